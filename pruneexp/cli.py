@@ -1,0 +1,169 @@
+"""`prune-run`: the command line. The only file that imports hydra.
+
+torch is imported inside functions, so that `prune-run --help` and `prune-run --cfg job` answer at once.
+"""
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from pruneexp.config import Config, ConfigError, finished_summary, normalised, run_folder
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
+
+
+def main() -> None:
+    """Runs one experiment or a sweep. Exits 0 when all is done, 2 on bad input, 1 on a failure, 128 + n on signal n."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exceptions; we print one line instead of Hydra's several
+    try:
+        _compose_and_run()
+    except (HydraException, OmegaConfBaseException) as error:
+        _exit(2, _config_message(error))
+    except KeyboardInterrupt:
+        _exit(130, "stopped")
+
+
+@hydra.main(config_path=str(CONFIGS), config_name="run", version_base="1.3")
+def _compose_and_run(composed: DictConfig) -> None:
+    job = HydraConfig.get()
+    multirun = job.mode == RunMode.MULTIRUN
+    try:
+        config = to_config(composed, job.runtime.choices, job.overrides.task)
+        _run_job(config)
+    except Exception as error:
+        code, message = _failure(error)
+        if not multirun or code >= 128:
+            if message is None:
+                raise
+            _exit(code, message)
+        _print_error(f"job {job.job.num} ({job.job.override_dirname}): {message or error}")
+        logging.getLogger("pruneexp").debug("traceback", exc_info=True)
+        raise SweepFailure(code) from error
+
+
+def to_config(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Config:
+    """The composed config as plain, complete, normalised dicts; `choices` holds the chosen option of each group."""
+    config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    kept = {group: str(choice) for group, choice in choices.items() if not group.startswith("hydra") and choice}
+    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    return normalised({**config, "choices": kept}, given)
+
+
+def compose(overrides: list[str]) -> Config:
+    """The config that `prune-run <overrides>` would run, for scripts and tests."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = hydra.compose("run", overrides=overrides, return_hydra_config=True)
+    choices = composed.hydra.runtime.choices
+    with open_dict(composed):
+        del composed["hydra"]
+    return to_config(composed, choices, overrides)
+
+
+def _run_job(config: Config) -> None:
+    """Prints the result of a run, after training where it is not there yet."""
+    from rich.console import Console
+
+    from pruneexp.report.console import summary_table
+
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    console = Console(highlight=False, quiet=not is_main)
+    folder = run_folder(config)
+    summary = None if config["force"] else finished_summary(folder)
+    if summary is None:
+        from pruneexp.display import setup_logging
+        from pruneexp.experiment import run
+
+        setup_logging(visible=is_main)
+        folder, summary = run(config)
+    else:
+        console.print("finished earlier; force=true starts over")
+    console.print(summary_table(summary))
+    console.print(f"plot    {folder / 'accuracy_vs_sparsity.png'}\nfolder  {folder}", soft_wrap=True)
+
+
+class SweepFailure(RuntimeError):
+    """A job of a sweep failed; its message has been printed."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def _failure(error: Exception) -> tuple[int, str | None]:
+    """The exit code of an exception and the line to print; None for a defect of ours, where a traceback is wanted."""
+    if isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
+        return 2, _config_message(error)
+    from pruneexp.signals import Interrupted
+    from pruneexp.trainer import TrainingError
+
+    if isinstance(error, Interrupted):
+        return error.exit_code, str(error)
+    if isinstance(error, TrainingError):
+        return 1, str(error)
+    if isinstance(error, OSError):
+        return 1, f"{error.strerror or error}: {error.filename or 'while writing'}; finished runs are safe"
+    return 1, None
+
+
+def _config_message(error: Exception) -> str:
+    """One line that names key, value and remedy."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.partition("/")
+        options = [option for option in error.options or []]
+        return f"{group}={choice}: there is no such {group}; " + _suggestion(choice, options)
+    message = str(error)
+    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", message)
+    if unknown:
+        key = unknown.group(1) or unknown.group(2)
+        return f"{key}: there is no such option; " + _suggestion(key, _known_keys())
+    return " ".join(message.split())
+
+
+def _suggestion(wrong: str, options: list[str]) -> str:
+    close = difflib.get_close_matches(wrong, options, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"want one of {', '.join(sorted(options)[:40])}" if options else "prune-run --help lists what there is"
+
+
+def _known_keys() -> list[str]:
+    """The dotted names of all options of the default config."""
+
+    def walk(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [path]
+        return [key for name, value in node.items() for key in walk(value, f"{path}.{name}" if path else str(name))]
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = hydra.compose("run")
+    return walk(OmegaConf.to_container(composed, resolve=False), "")
+
+
+def _print_error(message: str) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"prune-run: {message}", file=sys.stderr)
+
+
+def _exit(code: int, message: str) -> None:
+    _print_error(message)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""Configurations as plain dicts: building objects from them, checking them, and the hash that names a run.
+
+Hydra and OmegaConf end in `pruneexp.cli`; here and below a config is dicts, lists, strings and numbers.
+"""
+
+import copy
+import hashlib
+import importlib
+import inspect
+import json
+import types
+import typing
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Union
+
+Config = dict[str, Any]
+
+TOP_LEVEL = {
+    "sparsity": float,
+    "epochs": float,
+    "batch_size": int,
+    "seed": int,
+    "label_smoothing": float,
+    "dense": str,
+    "dense_run": dict,
+    "training": dict,
+    "exclude": list[str],
+    "device": str,
+    "precision": str,
+    "compile": bool,
+    "output_dir": str,
+    "experiment_name": str | None,
+    "force": bool,
+}
+"""The type of each top-level option; the groups (model, dataset, ...) are checked against their classes."""
+
+NOT_IN_HASH = frozenset(
+    {"output_dir", "experiment_name", "device", "compile", "force", "logger", "choices", "dense", "dense_run"}
+    | {"sparsity", "exclude", "pattern", "budget", "schedule"}  # reach the method by interpolation
+)
+"""Top-level keys that do not change the result, or that are in the hash through what they are interpolated into."""
+
+LOCATION_KEYS = frozenset({"root", "workers", "download", "checkpoint_minutes"})
+"""Keys that say where data lies and how often to save, at any depth; they do not change the result."""
+
+CONTENT_KEYS = frozenset({"checkpoint", "name_or_path", "path", "tokenizer", "dense_from"})
+"""Keys that name a file or folder whose content changes the result, at any depth."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; the message is one line that names key, value and remedy."""
+
+
+def normalised(config: Config, given: Collection[str] = ()) -> Config:
+    """The config with its top level checked and what follows from other options filled in.
+
+    given: the options that the user set, by dotted name.
+
+    Raises:
+        ConfigError: a top-level option has a wrong type or an impossible value, or an option would be ignored.
+    """
+    for key, annotation in TOP_LEVEL.items():
+        if not fits(config[key], annotation):
+            raise ConfigError(f"{key}={config[key]!r}: want {type_name(annotation)}")
+    if config["seed"] < 0:
+        raise ConfigError(f"seed={config['seed']}: must not be negative")
+    if config["epochs"] <= 0:
+        raise ConfigError(f"epochs={config['epochs']}: must be positive")
+    if config["batch_size"] < 1:
+        raise ConfigError(f"batch_size={config['batch_size']}: must be at least 1")
+    if not 0 <= config["label_smoothing"] < 1:
+        raise ConfigError(f"label_smoothing={config['label_smoothing']}: must be in [0, 1)")
+    config = copy.deepcopy(config)
+    choices = config["choices"]
+    config["experiment_name"] = config["experiment_name"] or choices.get("experiment", "default").replace("/", "_")
+    if "sparsity" not in config["method"]:
+        # A dense run asked for by name is the one that pruning runs start from, but for what the user set.
+        config = merged(config, _without(config["dense_run"], given)) | {"dense": "none"}
+    if "pattern" not in config["method"] and choices.get("pattern", "unstructured") != "unstructured":
+        raise ConfigError(f"pattern={choices['pattern']}: method={choices['method']} takes no pattern; leave it out")
+    pattern = config["method"].get("pattern", {})
+    if isinstance(pattern.get("n"), int) and isinstance(pattern.get("m"), int) and 1 <= pattern["n"] <= pattern["m"]:
+        implied = 1 - pattern["n"] / pattern["m"]
+        if "sparsity" in given and config["sparsity"] != implied:
+            raise ConfigError(
+                f"sparsity={config['sparsity']}: {pattern['n']}:{pattern['m']} has a sparsity of {implied:g}; "
+                "leave sparsity out, or change pattern.n and pattern.m"
+            )
+        config["sparsity"] = config["method"]["sparsity"] = implied
+    return config
+
+
+def finished_summary(folder: Path) -> Config | None:
+    """The summary of a finished run in this folder, None if there is none."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def build(node: Config, path: str, **extra: Any) -> Any:
+    """The object that a node describes: its `_target_` called with the other keys, nested nodes built first.
+
+    path: where the node stands in the config ("method"), for messages. extra: further arguments, not from the config.
+
+    Raises:
+        ConfigError: the target does not exist, a key is unknown or missing, a value has a wrong type or is refused.
+    """
+    target = _locate(node.get("_target_"), path)
+    arguments = {}
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        is_node = isinstance(value, dict) and "_target_" in value
+        arguments[key] = build(value, f"{path}.{key}") if is_node else value
+    _check_arguments(target, arguments, path, set(extra))
+    try:
+        return target(**arguments, **extra)
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        names_its_key = path.rpartition(".")[2] in message.partition("=")[0]
+        raise ConfigError(message if names_its_key else f"{path}: {message}") from error
+
+
+def _locate(target: Any, path: str) -> Any:
+    module, _, name = str(target).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}._target_={target}: cannot be imported ({error}); want package.module.Class"
+        ) from None
+
+
+def signature(target: Any) -> dict[str, tuple[Any, bool]]:
+    """Argument name -> (annotation, whether it is required) of a class or function, `**kwargs` followed upwards."""
+    owners = [owner for owner in target.__mro__ if "__init__" in vars(owner)] if inspect.isclass(target) else [None]
+    found: dict[str, tuple[Any, bool]] = {}
+    for owner in owners:
+        function = owner.__init__ if owner else target
+        if owner is object:
+            break
+        hints = typing.get_type_hints(function)
+        parameters = list(inspect.signature(function).parameters.values())[1 if owner else 0 :]
+        for parameter in parameters:
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                required = parameter.default is parameter.empty
+                found.setdefault(parameter.name, (hints.get(parameter.name, Any), required))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def _check_arguments(target: Any, arguments: Config, path: str, extra: set[str]) -> None:
+    known = signature(target)
+    for key, value in arguments.items():
+        if key not in known:
+            choices = ", ".join(sorted(set(known) - extra))
+            raise ConfigError(f"{path}.{key}={value}: no such option of {target.__name__}; it takes {choices}")
+        if not fits(value, known[key][0]):
+            raise ConfigError(f"{path}.{key}={value!r}: want {type_name(known[key][0])}, got {type(value).__name__}")
+    missing = [key for key, (_, required) in known.items() if required and key not in arguments and key not in extra]
+    if missing:
+        raise ConfigError(f"{path}.{missing[0]}: is missing; {target.__name__} needs it")
+
+
+def fits(value: Any, annotation: Any) -> bool:  # noqa: PLR0911
+    """Whether a value has a type: as isinstance, but an int is a float, a bool is no int, and lists are looked into."""
+    if annotation is Any or annotation is inspect.Parameter.empty:
+        return True
+    origin = typing.get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, option) for option in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return value in typing.get_args(annotation)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, typing.get_args(annotation)[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation or type(None))
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a user knows it: "number", "list of text or null"."""
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
+    origin = typing.get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(option) for option in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return " or ".join(str(option) for option in typing.get_args(annotation))
+    if origin is list:
+        return f"a list of {type_name(typing.get_args(annotation)[0]).removeprefix('a ')}"
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def merged(config: Config, changes: Config) -> Config:
+    """A copy of `config` with `changes` laid over it, dict by dict; a null in `changes` changes nothing."""
+    result = copy.deepcopy(config)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        elif value is not None:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _without(changes: Config, given: Collection[str], path: str = "") -> Config:
+    """`changes` without the options that the user set."""
+    kept = {}
+    for key, value in changes.items():
+        name = f"{path}{key}"
+        if isinstance(value, dict):
+            kept[key] = _without(value, given, f"{name}.")
+        elif name not in given:
+            kept[key] = value
+    return kept
+
+
+def dense_config(config: Config) -> Config:
+    """The config of the dense run that this run starts from: the same, without pruning, changed by `dense_run`."""
+    result = merged(config, config["dense_run"])
+    result["method"] = {"_target_": "pruneexp.methods.dense.Dense"}
+    result["choices"] = {**config["choices"], "method": "dense"}
+    return {**result, "dense": "none"}
+
+
+def run_hash(config: Config) -> str:
+    """Eight hex digits over everything that changes the result: the name of a run.
+
+    A null or false value is an option that is off and stays out, so that an option added later, off by default, renames
+    no run. Files and folders enter by their content. The dense run, if there is one, enters by its own hash.
+    """
+    relevant = _relevant({key: value for key, value in config.items() if key not in NOT_IN_HASH}) or {}
+    if config["dense"] == "train":
+        relevant["dense"] = run_hash(dense_config(config))
+    elif config["dense"] not in ("none", None):
+        relevant["dense"] = _content(config["dense"])
+    text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _relevant(value: Any, key: str = "") -> Any:
+    """`value` as it enters the hash, None if it does not."""
+    if value is None or value is False or key in LOCATION_KEYS:
+        return None
+    if isinstance(value, dict):
+        parts = {inner: _relevant(item, inner) for inner, item in value.items()}
+        return {inner: item for inner, item in parts.items() if item is not None} or None
+    if key in CONTENT_KEYS:
+        return _content(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # epochs=1.0 and epochs=1 are the same
+    return value
+
+
+def _content(name: str) -> str:
+    """A fingerprint of the file or folder of that name; the name itself where there is none (a hub's name)."""
+    path = Path(name)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if path.is_dir():
+        if (path / "summary.json").is_file():
+            return _content(str(path / "model.safetensors"))
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listing = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
+        return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+    return name
+
+
+def run_folder(config: Config) -> Path:
+    """The folder of a run: <output_dir>/<experiment>/<method>-<model>-<dataset>-s<sparsity>-seed<n>-<hash>."""
+    choices = config["choices"]
+    words = [choices[group].replace("/", "_") for group in ("method", "model", "dataset")]
+    if "sparsity" in config["method"]:
+        words.append(f"s{config['method']['sparsity']:g}")
+    words += [f"seed{config['seed']}", run_hash(config)]
+    return Path(config["output_dir"]) / config["experiment_name"] / "-".join(words)

@@ -1,0 +1,50 @@
+"""Choosing a device and a precision."""
+
+import gc
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError, with the remedy, if this machine has no such device."""
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"device={device}: want auto, cpu, cuda, cuda:<index> or mps")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device={device}: no CUDA GPU is usable here; use device=auto or device=cpu")
+        if index and int(index) >= torch.cuda.device_count():
+            raise ValueError(f"device={device}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device}: no Apple GPU is usable here; use device=auto or device=cpu")
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """A fresh Accelerator; the process group, if torchrun started this process, is kept from job to job.
+
+    Accelerate keeps its settings in class-level state, which would carry one job's precision into the next.
+
+    Raises:
+        ValueError: there is no such device or precision.
+    """
+    check_device(device)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision}: want one of {', '.join(PRECISIONS)}")
+    if device == "cpu":
+        PartialState._reset_state() if not torch.distributed.is_initialized() else None
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    return Accelerator(cpu=device == "cpu", mixed_precision=PRECISIONS[precision])
+
+
+def free_memory() -> None:
+    """Gives back what the last job held, so that jobs of one process do not add up."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,240 @@
+"""One experiment, from a config to a finished run: build parts, start dense, train, finalise, measure, write."""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import nn
+
+from pruneexp.config import Config, ConfigError, build, dense_config, run_folder
+from pruneexp.datasets.base import Dataset, Draw, Splits
+from pruneexp.devices import check_device, free_memory, make_accelerator
+from pruneexp.loggers.base import Logger
+from pruneexp.masks import Masks
+from pruneexp.measure.flops import effective, macs
+from pruneexp.measure.size import compressed_bytes, size_bytes, sparsity_table
+from pruneexp.methods.base import Method
+from pruneexp.models.base import Model
+from pruneexp.models.checkpoints import load_weights
+from pruneexp.optimizers import Recipe
+from pruneexp.report.plots import accuracy_vs_sparsity
+from pruneexp.runs import Run, write_table
+from pruneexp.tasks.base import Task
+from pruneexp.tasks.build import task_for
+from pruneexp.tasks.metrics import majority_rate
+from pruneexp.trainer import Settings, Trainer
+
+logger = logging.getLogger("pruneexp")
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects a config names. Making them reads no data."""
+
+    model: Model
+    dataset: Dataset
+    method: Method
+    recipe: Recipe
+    logger: Logger
+    settings: Settings
+
+
+def build_parts(config: Config) -> Parts:
+    """The parts of an experiment, checked against each other and against this machine.
+
+    Raises:
+        ConfigError: a part is not as its class wants it, or the parts do not fit.
+    """
+    dense = config["dense"]
+    settings = build(
+        {
+            "_target_": "pruneexp.trainer.Settings",
+            **config["training"],
+            **{key: config[key] for key in ("epochs", "batch_size", "compile", "seed")},
+            "evaluate_first": dense != "none",
+        },
+        "training",
+    )
+    names = ("model", "dataset", "method", "optimizer", "logger")
+    model, dataset, method, recipe, run_logger = (build(config[name], name) for name in names)
+    if model.kind != dataset.kind:
+        choices = config["choices"]
+        raise ConfigError(
+            f"model={choices['model']}: reads {model.kind}s, but dataset={choices['dataset']} holds {dataset.kind}s; "
+            f"take a dataset of {model.kind}s or a model that reads {dataset.kind}s"
+        )
+    if dense not in ("train", "pretrained", "none") and not (Path(dense) / "summary.json").is_file():
+        raise ConfigError(f"dense={dense}: want train, pretrained, none, or the folder of a finished run")
+    try:
+        check_device(config["device"])
+        dataset.check()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return Parts(model, dataset, method, recipe, run_logger, settings)
+
+
+def run(config: Config) -> tuple[Path, Summary]:
+    """The folder and the summary of the run that a config describes, trained now where that is not done yet.
+
+    Raises:
+        ConfigError: the config or the data cannot work.
+        TrainingError, Interrupted: as the trainer.
+    """
+    parts = build_parts(config)
+    folder = run_folder(config)
+    finished = Run(folder, config, parts.logger)
+    if finished.done and not config["force"]:
+        return folder, finished.summary()
+    dense_folder = None
+    if config["dense"] == "train":
+        dense_folder, _ = run({**dense_config(config), "force": False})
+    elif config["dense"] not in ("none", "pretrained"):
+        dense_folder = Path(config["dense"])
+    accelerator = make_accelerator(config["device"], config["precision"])
+    this_run = Run(folder, config, parts.logger, is_main=accelerator.is_main_process)
+    if config["force"]:
+        this_run.clear()
+    exit_code = 1
+    try:
+        summary = _train(parts, this_run, accelerator, dense_folder)
+        exit_code = 0
+    finally:
+        parts.logger.close(exit_code)
+        free_memory()
+    return folder, summary
+
+
+def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: Path | None) -> Summary:
+    config = this_run.config
+    torch.manual_seed(config["seed"])
+    try:
+        splits = parts.dataset.load(device=accelerator.device, tokenizer=parts.model.tokenizer)
+        model = parts.model.build(splits.info)
+        if dense_folder is not None:
+            load_weights(model, dense_folder / "model.safetensors")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    task = task_for(splits.info, label_smoothing=float(config["label_smoothing"]))
+    try:
+        trainer = Trainer(
+            model,
+            splits,
+            task=task,
+            method=parts.method,
+            recipe=parts.recipe,
+            settings=parts.settings,
+            accelerator=accelerator,
+            run=this_run,
+        )
+        dense = _dense_reference(config, dense_folder, trainer, task)
+        masks = trainer.fit()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if this_run.is_main:
+        this_run.save_weights(trainer.model.state_dict(), masks)
+    accelerator.wait_for_everyone()
+    # From here on every number comes from the saved files.
+    trainer.model.load_state_dict(load_file(this_run.folder / "model.safetensors"))
+    masks = load_file(this_run.folder / "masks.safetensors")
+    test = trainer.evaluate(splits.test)
+    summary = summarise(this_run, trainer, task, test=test, dense=dense, masks=masks)
+    if this_run.is_main:
+        rows = this_run.rows()
+        plot = this_run.folder / "accuracy_vs_sparsity.png"
+        accuracy_vs_sparsity(
+            rows, plot, metric=task.headline, dense=dense and dense["value"], title=this_run.folder.name
+        )
+        this_run.finish(summary)
+    accelerator.wait_for_everyone()
+    return this_run.summary()
+
+
+def _dense_reference(config: Config, folder: Path | None, trainer: Trainer, task: Task) -> Summary | None:
+    """The test score of the dense model that pruning starts from, None if it starts from no trained model."""
+    if folder is not None:
+        return Run(folder, config, Logger()).summary()["headline"]
+    if config["dense"] == "pretrained":
+        value = trainer.evaluate(trainer.splits.test)[task.headline]
+        return {"name": task.headline, "value": value, "split": "test"}
+    return None
+
+
+def summarise(
+    this_run: Run, trainer: Trainer, task: Task, *, test: dict[str, float], dense: Summary | None, masks: Masks
+) -> Summary:
+    """The summary of a trained model whose saved weights `trainer.model` holds, and layers.csv beside it."""
+    config, model, splits = this_run.config, trainer.model, trainer.splits
+    state = model.state_dict()
+    example = example_inputs(splits, getattr(trainer, "tokens", 128))
+    counted = macs(model, example)
+    if this_run.is_main:
+        write_table(this_run.folder / "layers.csv", sparsity_table(model, masks, macs=counted.per_weight))
+    parameters = dict(model.named_parameters())
+    total = sum(parameter.numel() for parameter in parameters.values())
+    nonzero = sum(int(parameter.count_nonzero()) for parameter in parameters.values())
+    prunable = [parameters[name] for name in trainer.parameters]
+    zeros = sum(parameter.numel() - int(parameter.count_nonzero()) for parameter in prunable)
+    last = this_run.rows()[-1] if this_run.is_main else {}
+    validation = {key.removeprefix("validation/"): last[key] for key in last if key.startswith("validation/")}
+    return {
+        "headline": {"name": task.headline, "value": test[task.headline], "split": "test"},
+        "dense": dense,
+        "test": test,
+        "validation": {"final": validation, "best": trainer.best},
+        "majority_rate": None if splits.info.regression else majority_rate(splits.test.labels),
+        "sparsity": {
+            "target": config["method"].get("sparsity"),
+            "prunable": zeros / sum(p.numel() for p in prunable) if prunable else 0.0,
+            "total": (total - nonzero) / total,
+        },
+        "params": {"total": total, "nonzero": nonzero, "prunable": sum(p.numel() for p in prunable)},
+        "macs": {"dense": counted.total, "effective": effective(counted, parameters)},
+        "size_bytes": {"dense": size_bytes(state), "compressed": compressed_bytes(state, masks)},
+        "examples": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+        "epochs": config["epochs"],
+        "steps": trainer.timeline.total_steps,
+        "seed": config["seed"],
+        "wall_seconds": trainer.wall_seconds(),
+        "resumed_from": trainer.resumed_from,
+        "method": config["choices"]["method"],
+        "model": config["choices"]["model"],
+        "dataset": config["choices"]["dataset"],
+        "info": asdict(splits.info),
+    }
+
+
+def example_inputs(splits: Splits, tokens: int) -> Any:
+    """The inputs of one example, for counting: a test image, or a text of `tokens` tokens."""
+    batch = next(iter(splits.test.serve([Draw(torch.zeros(1, dtype=torch.int64), slice(0, 1), None)])))
+    inputs = batch["inputs"]
+    if isinstance(inputs, dict):
+        return {key: value[:, :1].repeat(1, tokens) for key, value in inputs.items()}
+    return inputs
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The trained model of a finished run, in eval mode on the CPU.
+
+    Raises:
+        ValueError: the folder is not a finished run.
+    """
+    import json
+
+    import yaml
+
+    from pruneexp.datasets.base import DataInfo
+
+    folder = Path(folder)
+    if not (folder / "summary.json").is_file():
+        raise ValueError(f"{folder}: no finished run (it has no summary.json)")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    info = json.loads((folder / "summary.json").read_text())["info"]
+    listed = {key: tuple(value) if isinstance(value, list) else value for key, value in info.items()}
+    node = {**config["model"], "checkpoint": str(folder / "model.safetensors")}
+    return build(node, "model").build(DataInfo(**listed)).eval()

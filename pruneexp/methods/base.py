@@ -1,0 +1,222 @@
+"""What a pruning method is: hooks that the trainer calls in a fixed order.
+
+One training step is
+
+    method.before_step(step)                      thresholds, schedules
+    loss = task.loss(model, batch) + method.penalty();  backward
+    method.on_grads(step)                         dense, all-reduced gradients
+    [the trainer masks gradients, steps the optimizer, and masks the weights with method.masks]
+
+A hard-mask method sets `masks` and never touches a module. A soft method attaches parametrizations in `setup`, before
+compilation and DDP, and removes them in `finalize`. Both end as a plain model with dense names and exact zeros.
+"""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from pruneexp.budgets import Budget
+from pruneexp.datasets.base import Batch
+from pruneexp.masks import Masks, sparsity
+from pruneexp.models.parts import parts
+from pruneexp.patterns import Pattern
+from pruneexp.schedules import Schedule, Timeline
+from pruneexp.tasks.base import Task
+
+logger = logging.getLogger("pruneexp")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may know of the training it is part of.
+
+    batches: a few training batches for calibration, the same on every process. seed: of the run; random choices come
+    from generators seeded by (seed, step), so that all processes agree.
+    """
+
+    task: Task
+    batches: Iterable[Batch]
+    timeline: Timeline
+    seed: int
+
+
+class Method:
+    """A method that prunes nothing: every hook with its no-op default.
+
+    Attributes:
+        masks: the hard masks in force, by dense name; empty while there are none.
+        weights: the parameters that may be pruned, by dense name; empty before `setup`.
+        soft: whether the forward pass sees soft masks, so that soft and hard accuracy differ.
+    """
+
+    soft = False
+
+    def __init__(self) -> None:
+        self.masks: Masks = {}
+        self.weights: dict[str, nn.Parameter] = {}
+
+    def setup(self, model: nn.Module, setting: Setting) -> None:
+        """Called once, before compilation and DDP: choose what to prune, attach parametrizations."""
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups of the method's own parameters: `params`, and `lr`, `weight_decay`, `maximize` if other."""
+        return []
+
+    def penalty(self) -> Tensor | float:
+        """A term to add to the loss."""
+        return 0.0
+
+    def before_step(self, step: int) -> bool:
+        """Called before the forward pass of every step. True if `masks` changed."""
+        return False
+
+    def on_grads(self, step: int) -> bool:
+        """Called when the dense gradients are there, averaged over processes. True if `masks` changed."""
+        return False
+
+    def on_evaluation(self, step: int, metrics: dict[str, float]) -> None:
+        """Called with the validation metrics, names as the task gives them, after `step` steps."""
+
+    def sparsity(self) -> float:
+        """The fraction of prunable weights that is pruned, or would be if soft masks were hard, in [0, 1]."""
+        return sparsity(self.masks, self.weights)
+
+    @contextmanager
+    def hardened(self) -> Iterator[None]:
+        """A context in which a soft method's model computes with the hard masks of this moment."""
+        yield
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers worth a line in metrics.jsonl: thresholds, multipliers."""
+        return {}
+
+    def finalize(self) -> Masks:
+        """The final hard masks. Soft weights are folded into plain ones and parametrizations removed.
+
+        The caller zeroes the weights that the masks prune.
+        """
+        return self.masks
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs: tensors, numbers, strings, and lists and dicts of them."""
+        return {"masks": self.masks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave, after `setup`."""
+        self.masks = state["masks"]
+
+
+class Pruner(Method):
+    """What methods share that prune to a target sparsity: pattern, budget, schedule, and what is left alone."""
+
+    def __init__(
+        self, *, sparsity: float, pattern: Pattern, budget: Budget, schedule: Schedule, exclude: list[str]
+    ) -> None:
+        """Keeps the arguments.
+
+        sparsity: target fraction of the prunable weights, in [0, 1). exclude: names of `pruneexp.models.parts` or glob
+        patterns over parameter names.
+
+        Raises:
+            ValueError: the sparsity is out of its range.
+        """
+        super().__init__()
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity={sparsity}: must be in [0, 1), the fraction of prunable weights to remove")
+        self.target = sparsity
+        self.pattern = pattern
+        self.budget = budget
+        self.schedule = schedule
+        self.exclude = exclude
+
+    def setup(self, model: nn.Module, setting: Setting) -> None:
+        """Finds the prunable weights and checks that the schedule reaches its target in this training."""
+        candidates = prunable(model, self.exclude)
+        self.weights = {name: weight for name, weight in candidates.items() if self.pattern.fits(weight.shape)}
+        if not self.weights:
+            raise ValueError(
+                f"pattern={type(self.pattern).__name__}: fits none of the {len(candidates)} prunable layers"
+            )
+        if left := sorted(candidates.keys() - self.weights.keys()):
+            logger.info("left dense, since the pattern does not fit them: %s", ", ".join(left))
+        self.timeline = setting.timeline
+        self.seed = setting.seed
+        self.schedule.check(self.target, setting.timeline)
+
+    def layer_budget(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
+        """The sparsity of each layer: the budget's, or the same for all where the pattern sets it."""
+        if self.pattern.fixed_sparsity is not None:
+            return dict.fromkeys(scores, sparsity)
+        return self.budget(scores, sparsity)
+
+
+class Scored(Pruner):
+    """A hard-mask method that prunes what scores lowest. Subclasses give `scores`."""
+
+    def __init__(self, *, update_every: int, **pruner: Any) -> None:
+        """update_every: steps between updates of the masks while the schedule rises."""
+        super().__init__(**pruner)
+        if update_every < 1:
+            raise ValueError(f"method.update_every={update_every}: must be at least 1 step")
+        self.update_every = update_every
+        self.current = 0.0
+
+    @abstractmethod
+    def scores(self, step: int) -> dict[str, Tensor]:
+        """Non-negative scores, dense name -> tensor of the weight's shape; larger = keep."""
+
+    def before_step(self, step: int) -> bool:
+        """Updates the masks where the schedule has risen: every `update_every` steps, and when it reaches its end."""
+        wanted = self.schedule(self.target, step, self.timeline)
+        if wanted == self.current or (step % self.update_every and wanted < self.target):
+            return False
+        scores = self.scores(step)
+        self.masks = self.pattern.masks(scores, self.layer_budget(scores, wanted))
+        self.current = wanted
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The masks and the sparsity they were made for."""
+        return {"masks": self.masks, "current": self.current}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes both back."""
+        super().load_state_dict(state)
+        self.current = state["current"]
+
+
+def prunable(model: nn.Module, exclude: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The weights that may be pruned, by dense name: those of convolutions, linear layers and embeddings.
+
+    exclude: names of `pruneexp.models.parts` ("first", "classifier", "depthwise", "embeddings", "head") or glob
+    patterns over parameter names ("layer1.*").
+
+    Raises:
+        ValueError: an entry of `exclude` names nothing, or nothing is left to prune.
+    """
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
+    weights = {
+        f"{path}.weight" if path else "weight": module.weight
+        for path, module in model.named_modules()
+        if isinstance(module, kinds)
+    }
+    known_parts = parts(model)
+    excluded: set[str] = set()
+    for entry in exclude:
+        matched = known_parts.get(entry, {name for name in weights if fnmatchcase(name, entry)})
+        if entry not in known_parts and not matched:
+            raise ValueError(
+                f"exclude={entry}: is no part ({', '.join(sorted(known_parts))}) and matches no weight; "
+                f"weights are named like {next(iter(weights))}"
+            )
+        excluded |= matched
+    left = {name: weight for name, weight in weights.items() if name not in excluded}
+    if not left:
+        raise ValueError(f"exclude={list(exclude)}: leaves nothing to prune in {type(model).__name__}; exclude less")
+    return left

@@ -1,0 +1,48 @@
+"""What a task is: a loss to train with and metrics to report."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruneexp.datasets.base import Batch
+
+Gather = Callable[[Tensor], Tensor]
+"""Concatenates one process's rows, shape (rows, ...), with those of all others."""
+
+
+def predict(model: nn.Module, inputs: Any) -> Tensor:
+    """The model's outputs, shape (batch, outputs): logits, or values for regression."""
+    outputs = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    return getattr(outputs, "logits", outputs)
+
+
+class Task(ABC):
+    """A loss and metrics. All metrics are better when larger."""
+
+    headline: str  # the metric that goes into tables
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean training loss of a batch, a scalar."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        """Metrics of all outputs (examples, outputs) against labels (examples,), `loss` among them."""
+
+    @torch.no_grad()
+    def evaluate(
+        self, model: nn.Module, batches: Iterable[Batch], gather: Gather = lambda rows: rows
+    ) -> dict[str, float]:
+        """Metrics over all batches, the model in eval mode. Leaves the model in the mode it was in."""
+        was_training = model.training
+        model.eval()
+        outputs, labels = [], []
+        for batch in batches:
+            kept = slice(batch.get("count"))
+            outputs.append(gather(predict(model, batch["inputs"]).float())[kept])
+            labels.append(gather(batch["labels"])[kept])
+        model.train(was_training)
+        return self.score(torch.cat(outputs).cpu(), torch.cat(labels).cpu())

@@ -1,0 +1,340 @@
+"""The training loop. It knows no method, model or dataset by name."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from pruneexp.datasets.base import Batch, Split, Splits
+from pruneexp.datasets.order import eval_draws, steps_per_epoch, train_draws
+from pruneexp.display import Bar, bar
+from pruneexp.ema import EMA
+from pruneexp.masks import (
+    apply_masks_,
+    fingerprint,
+    mask_gradients_,
+    mask_optimizer_state_,
+    stored_parameter,
+)
+from pruneexp.methods.base import Method, Setting
+from pruneexp.optimizers import Recipe
+from pruneexp.runs import Run
+from pruneexp.schedules import Timeline
+from pruneexp.signals import Interrupted, StopRequest
+from pruneexp.tasks.base import Task
+
+logger = logging.getLogger("pruneexp")
+
+CALIBRATION_BATCHES = 8
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how to train.
+
+    epochs: need not be whole. batch_size: global, over all processes. accumulate: micro-batches per step.
+    evaluate_every: epochs between validations. ema_decay: None for no averaging. checkpoint_minutes: the longest time
+    without a checkpoint.
+    """
+
+    epochs: float
+    batch_size: int
+    accumulate: int
+    evaluate_every: float
+    evaluate_first: bool
+    ema_decay: float | None
+    checkpoint_minutes: float
+    channels_last: bool
+    compile: bool
+    seed: int
+
+
+class Trainer:
+    """Trains a model under a pruning method and leaves it pruned, plain and unwrapped."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        splits: Splits,
+        *,
+        task: Task,
+        method: Method,
+        recipe: Recipe,
+        settings: Settings,
+        accelerator: Accelerator,
+        run: Run,
+    ) -> None:
+        self.model = model.to(accelerator.device)
+        self.splits = splits
+        self.task = task
+        self.method = method
+        self.recipe = recipe
+        self.settings = settings
+        self.accelerator = accelerator
+        self.run = run
+        per_epoch = steps_per_epoch(len(splits.train), settings.batch_size)
+        self.timeline = Timeline(per_epoch, max(1, round(settings.epochs * per_epoch)))
+        self.total_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.step = 0
+        self.elapsed = 0.0  # seconds of training in earlier processes
+        self.resumed_from: int | None = None
+        self.best: dict[str, float] | None = None
+        # Sums over the steps since the last evaluation, kept on the device: reading them every step would stall a GPU.
+        self.loss_sum = torch.zeros((), device=accelerator.device)
+        self.loss_steps = 0
+
+    def fit(self) -> dict[str, Tensor]:
+        """Trains to the end, resuming from the run's checkpoint, and prunes for good. The final masks.
+
+        Raises:
+            TrainingError: the loss is not finite, or the processes disagree on the masks.
+            Interrupted: a signal came; a checkpoint was saved.
+        """
+        self._prepare()
+        self.began = self.saved = time.monotonic()
+        bar_of_run = bar(
+            self.run.config["choices"]["method"], self.timeline.total_steps, self.step, visible=self.run.is_main
+        )
+        with StopRequest() as stop, bar_of_run as progress:
+            if self.step == 0 and self.settings.evaluate_first:
+                self._evaluate(progress)
+            for batch in self._batches():
+                self._train_step(batch)
+                progress.advance()
+                if self._evaluation_is_due():
+                    self._evaluate(progress)
+                    self._save()
+                elif time.monotonic() - self.saved > 60 * self.settings.checkpoint_minutes:
+                    self._save()
+                if self._stop_agreed(stop) and self.step < self.timeline.total_steps:
+                    self._save()
+                    raise Interrupted(stop.received or 15, self.run.folder)
+        return self._finish()
+
+    def wall_seconds(self) -> float:
+        """Seconds of training so far, earlier processes of the same run included."""
+        return self.elapsed + time.monotonic() - self.began
+
+    def _prepare(self) -> None:
+        """Method, optimizer, checkpoint, then the wrappers: anything later would miss parameters."""
+        if self.settings.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        state = self.run.restore(self.accelerator.device)
+        self.method.setup(self.model, self._setting())
+        self.parameters = {name: stored_parameter(self.model, name) for name in self.method.weights}
+        optimizer = self.recipe.build(self.model, self.method.param_groups())
+        self.ema = EMA(self.model, self.settings.ema_decay) if self.settings.ema_decay is not None else None
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.method.load_state_dict(state["method"])
+            optimizer.load_state_dict(state["optimizer"])
+            if self.ema:
+                self.ema.load_state_dict(state["ema"])
+            self.step = self.resumed_from = state["step"]
+            self.elapsed, self.best = state["elapsed"], state["best"]
+            self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
+        self.run.start(device=str(self.accelerator.device), resumed_from=self.resumed_from)
+        if self.settings.compile:
+            self.model.compile()
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.model.train()
+
+    def _setting(self) -> Setting:
+        draws = train_draws(
+            len(self.splits.train),
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            first_step=0,
+            last_step=min(CALIBRATION_BATCHES, self.timeline.total_steps),
+            rank=0,
+            world_size=1,
+        )
+        batches = self.splits.train.serve(draws)
+        return Setting(task=self.task, batches=batches, timeline=self.timeline, seed=self.settings.seed)
+
+    def _batches(self) -> Iterator[Batch]:
+        draws = train_draws(
+            len(self.splits.train),
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            first_step=self.step,
+            last_step=self.timeline.total_steps,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+        for batch in self.splits.train.serve(draws):
+            yield self._laid_out(batch)
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        if self.settings.channels_last and isinstance(batch["inputs"], Tensor):
+            batch["inputs"] = batch["inputs"].contiguous(memory_format=torch.channels_last)
+        return batch
+
+    def _train_step(self, batch: Batch) -> None:
+        # Reseeding makes dropout a function of (seed, step, process), so that nothing random is to be saved.
+        torch.manual_seed(((self.settings.seed * 1_000_003 + self.step) << 12) + self.accelerator.process_index)
+        if self.method.before_step(self.step):
+            self._masks_changed()
+        self.recipe.set_rate_(self.optimizer, self.step, self.timeline.total_steps)
+        loss = self._backward(batch)
+        if self.method.on_grads(self.step):
+            self._masks_changed()
+        mask_gradients_(self.parameters, self.method.masks)
+        if self.recipe.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        apply_masks_(self.parameters, self.method.masks)
+        if self.ema:
+            self.ema.update()
+        self.loss_sum += loss
+        self.loss_steps += 1
+        self.step += 1
+        if self.accelerator.device.type == "cpu":
+            self._check_loss()
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Gradients of the mean loss of the batch, micro-batch by micro-batch; that loss, detached."""
+        parts = list(micro_batches(batch, self.settings.accumulate))
+        rows = len(batch["labels"])
+        total = torch.zeros((), device=self.accelerator.device)
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                loss = self.task.loss(self.wrapped, part) * (len(part["labels"]) / rows)
+                if last:
+                    loss = loss + self.method.penalty()
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _masks_changed(self) -> None:
+        """Makes optimizer and weights obey new masks, and makes sure that all processes have the same."""
+        mask_optimizer_state_(self.optimizer, self.parameters, self.method.masks)
+        apply_masks_(self.parameters, self.method.masks)
+        if self.accelerator.num_processes > 1:
+            prints = gather_object([fingerprint(self.method.masks)])
+            if len(set(prints)) > 1:
+                raise TrainingError(
+                    f"step {self.step}: the processes disagree on the masks; this is a defect of the method"
+                )
+
+    def _check_loss(self) -> None:
+        if not math.isfinite(self.loss_sum.item()):
+            saved = self.run.folder / "checkpoint.pt"
+            kept = f"the last good checkpoint is {saved}" if saved.is_file() else "no checkpoint was saved before"
+            raise TrainingError(
+                f"the loss is not finite at step {self.step} of {self.timeline.total_steps}; {kept}; "
+                "try a smaller optimizer.learning_rate, optimizer.clip_norm=1 or precision=fp32"
+            )
+
+    def _evaluation_is_due(self) -> bool:
+        every = max(1, round(self.settings.evaluate_every * self.timeline.steps_per_epoch))
+        return self.step % every == 0 or self.step == self.timeline.total_steps
+
+    def _evaluate(self, progress: Bar) -> None:
+        """Validates, logs a line, and remembers the best."""
+        self._check_loss()
+        seconds = time.monotonic() - getattr(self, "evaluated", self.began)
+        with self.ema.applied() if self.ema else nullcontext():
+            validation = self.evaluate(self.splits.validation)
+            row = self._row(validation, seconds)
+            if self.method.soft and self.method.sparsity() > 0:
+                with self.method.hardened():
+                    hard = self.evaluate(self.splits.validation)
+                row |= {f"validation_hard/{name}": value for name, value in hard.items()}
+        self.method.on_evaluation(self.step, validation)
+        headline = validation[self.task.headline]
+        if self.best is None or headline > self.best["value"]:
+            self.best = {"value": headline, "step": self.step, "sparsity": row["sparsity/prunable"]}
+        self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
+        self.run.log(row)
+        progress.report(f"sparsity {row['sparsity/prunable']:.3f}  {self.task.headline} {headline:.4f}")
+        self.evaluated = time.monotonic()
+
+    def _row(self, validation: dict[str, float], seconds: float) -> dict[str, Any]:
+        prunable = sum(parameter.numel() for parameter in self.parameters.values())
+        sparsity = self.method.sparsity()
+        row = {
+            "step": self.step,
+            "epoch": self.step / self.timeline.steps_per_epoch,
+            "sparsity/prunable": sparsity,
+            "sparsity/total": sparsity * prunable / self.total_parameters,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+        if self.loss_steps:
+            row["train/loss"] = self.loss_sum.item() / self.loss_steps
+            row["examples_per_second"] = self.loss_steps * self.settings.batch_size / max(seconds, 1e-9)
+        row |= {f"validation/{name}": value for name, value in validation.items()}
+        return row | self.method.metrics()
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """The task's metrics on a split, the same on every process."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.model.buffers():  # batch-norm statistics differ between processes
+                torch.distributed.broadcast(buffer, 0)
+        draws = eval_draws(
+            len(split),
+            batch_size=self.settings.batch_size,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+        batches = (self._laid_out(batch) for batch in split.serve(draws))
+        return self.task.evaluate(self.model, batches, self.accelerator.gather)
+
+    def _stop_agreed(self, stop: StopRequest) -> bool:
+        """Whether to stop now; several processes ask each other now and then, since a signal reaches them apart."""
+        if self.accelerator.num_processes == 1:
+            return stop.received is not None
+        if self.step % 10:
+            return False
+        flag = torch.tensor([stop.received is not None], device=self.accelerator.device)
+        return bool(self.accelerator.gather(flag).any())
+
+    def _save(self) -> None:
+        self._check_loss()
+        self.run.save(
+            {
+                "step": self.step,
+                "model": self.model.state_dict(),
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema.state_dict() if self.ema else {},
+                "best": self.best,
+                "elapsed": self.wall_seconds(),
+                "loss_sum": self.loss_sum,
+                "loss_steps": self.loss_steps,
+            }
+        )
+        self.saved = time.monotonic()
+
+    def _finish(self) -> dict[str, Tensor]:
+        if self.ema:
+            self.ema.copy_to_model_()
+        self.model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
+        masks = self.method.finalize()
+        apply_masks_(dict(self.model.named_parameters()), masks)
+        return masks
+
+
+def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
+    """The batch in at most `parts` pieces of nearly equal size."""
+    rows = len(batch["labels"])
+    size = math.ceil(rows / parts)
+    for start in range(0, rows, size):
+        piece = slice(start, start + size)
+        inputs = batch["inputs"]
+        cut = {key: value[piece] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[piece]
+        yield {"inputs": cut, "labels": batch["labels"][piece]}

@@ -1,0 +1,49 @@
+"""What all tests share: one thread, and public data files where there are such."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# Small tensors are slower on several threads, and sums then depend on how many there are.
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared_data)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data files that are no part of the repository; skips the test where there is none."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PRUNEEXP_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no public data files in {folder}; name their folder in PRUNEEXP_DATA")
+    return folder
+
+
+def unpacked(shared_data: Path, name: str, folder: Path) -> Path:
+    """`folder`, holding cifar-10 or cifar-100 in the official binary layout."""
+    script = shared_data / "unpack_cifar.py"
+    if not script.is_file():
+        pytest.skip(f"no {script}")
+    subprocess.run([sys.executable, str(script), name, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_root(shared_data, tmp_path_factory) -> Path:
+    """A folder with cifar-10-batches-bin in it."""
+    return unpacked(shared_data, "cifar-10", tmp_path_factory.mktemp("cifar10"))
+
+
+@pytest.fixture(scope="session")
+def cifar100_root(shared_data, tmp_path_factory) -> Path:
+    """A folder with cifar-100-binary in it; a quarter of the training images."""
+    return unpacked(shared_data, "cifar-100", tmp_path_factory.mktemp("cifar100"))

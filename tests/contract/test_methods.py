@@ -1,0 +1,185 @@
+"""What every method config must do, whatever it is. A new method is covered by having a config."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pruneexp
+from pruneexp import experiment
+from pruneexp.cli import CONFIGS, compose
+from pruneexp.runs import Run
+
+METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+PRUNING = [method for method in METHODS if method != "dense"]
+SMALL = ["dataset.max_examples=240", "batch_size=40", "epochs=3", "dense=none", "logger=none"]
+
+
+def run(method: str, folder: Path, *overrides: str) -> tuple[Path, dict]:
+    return experiment.run(compose([f"method={method}", f"output_dir={folder}", *SMALL, *overrides]))
+
+
+def target(method: str) -> float:
+    return compose([f"method={method}"])["method"]["sparsity"]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """One finished run of each method, trained when first asked for."""
+    runs = {}
+
+    def get(method):
+        if method not in runs:
+            runs[method] = run(method, tmp_path_factory.mktemp(method))
+        return runs[method]
+
+    return get
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_reaches_its_target_to_within_one_weight(method, finished):
+    folder, summary = finished(method)
+    prunable = summary["params"]["prunable"]
+    assert summary["sparsity"]["target"] == target(method)
+    assert abs(summary["sparsity"]["prunable"] - target(method)) * prunable <= 1
+    masks = load_file(folder / "masks.safetensors")
+    assert abs(sum(int((~mask).sum()) for mask in masks.values()) - target(method) * prunable) <= 1
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_pruned_weights_are_exactly_zero_in_the_saved_file(method, finished):
+    folder, _ = finished(method)
+    weights, masks = load_file(folder / "model.safetensors"), load_file(folder / "masks.safetensors")
+    for name, mask in masks.items():
+        assert not weights[name][~mask.expand_as(weights[name])].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_keys_are_those_of_the_dense_model(method, finished):
+    folder, _ = finished(method)
+    dense, _ = finished("dense")
+    shapes = [
+        {name: tensor.shape for name, tensor in load_file(at / "model.safetensors").items()} for at in (folder, dense)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_model_loads_back(method, finished):
+    folder, summary = finished(method)
+    model = pruneexp.load(folder)
+    nonzero = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+    assert nonzero == summary["params"]["nonzero"]
+    assert not model.training
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_twice_is_bitwise_and_another_is_not(method, finished, tmp_path):
+    folder, _ = finished(method)
+    again, _ = run(method, tmp_path)
+    other, _ = run(method, tmp_path, "seed=2")
+    weights = [(at / "model.safetensors").read_bytes() for at in (folder, again, other)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+@pytest.mark.parametrize("stop_after_saves", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_run_resumes_bitwise(method, stop_after_saves, finished, tmp_path, monkeypatch):
+    folder, summary = finished(method)
+    saves = 0
+    save = Run.save
+
+    class Killed(BaseException):
+        pass
+
+    def save_and_die(self, state):
+        nonlocal saves
+        save(self, state)
+        saves += 1
+        if saves == stop_after_saves:
+            raise Killed
+
+    monkeypatch.setattr(Run, "save", save_and_die)
+    with pytest.raises(Killed):
+        run(method, tmp_path)
+    monkeypatch.setattr(Run, "save", save)
+    resumed, resumed_summary = run(method, tmp_path)
+    assert resumed_summary["resumed_from"] == stop_after_saves * 6
+    for name in ("model.safetensors", "masks.safetensors"):
+        assert (resumed / name).read_bytes() == (folder / name).read_bytes()
+    steady = [{k: v for k, v in row.items() if k != "examples_per_second"} for row in Run(folder, {}, None).rows()]
+    again = [{k: v for k, v in row.items() if k != "examples_per_second"} for row in Run(resumed, {}, None).rows()]
+    assert steady == again
+    volatile = ("wall_seconds", "resumed_from")
+    assert {k: v for k, v in summary.items() if k not in volatile} == {
+        k: v for k, v in resumed_summary.items() if k not in volatile
+    }
+    assert not (resumed / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_finalize_leaves_the_output_of_the_hard_masks_unchanged(method, tmp_path, monkeypatch):
+    outputs = {}
+    finish = experiment.Trainer._finish
+
+    def compare(self):
+        self.model.eval()
+        inputs = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad(), self.method.hardened():
+            outputs["before"] = self.model(inputs)
+        masks = finish(self)
+        with torch.no_grad():
+            outputs["after"] = self.model.eval()(inputs)
+        return masks
+
+    monkeypatch.setattr(experiment.Trainer, "_finish", compare)
+    run(method, tmp_path)
+    assert torch.equal(outputs["before"], outputs["after"])
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_the_run_folder_is_complete_and_consistent(method, finished):
+    folder, summary = finished(method)
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("wandb")}
+    assert names == {
+        "config.yaml",
+        "meta.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "masks.safetensors",
+        "layers.csv",
+        "accuracy_vs_sparsity.png",
+        "summary.json",
+    }
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    weights = load_file(folder / "model.safetensors")
+    with (folder / "layers.csv").open() as file:
+        layers = list(csv.DictReader(file))
+    for layer in layers:
+        zeros = int((weights[layer["name"]] == 0).sum())
+        assert int(layer["zeros"]) == zeros
+    sparsities = [row["sparsity/prunable"] for row in Run(folder, {}, None).rows()]
+    assert sparsities == sorted(sparsities)
+    assert sparsities[-1] == pytest.approx(target(method), abs=1e-4)
+
+
+def test_a_finished_run_is_not_trained_again(finished, monkeypatch, tmp_path):
+    folder, summary = run("magnitude", tmp_path)
+    monkeypatch.setattr(experiment, "_train", lambda *args: pytest.fail("trained again"))
+    assert run("magnitude", tmp_path) == (folder, summary)
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path, monkeypatch):
+    kept = {}
+    save = Run.save
+
+    def keep(self, state):
+        save(self, state)
+        kept["state"] = torch.load(self.folder / "checkpoint.pt", weights_only=True)
+
+    monkeypatch.setattr(Run, "save", keep)
+    run("pdp", tmp_path)
+    assert kept["state"]["step"] == 18

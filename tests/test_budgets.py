@@ -1,0 +1,70 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pruneexp.budgets import ERK, Global, Uniform, whole_counts
+
+BUDGETS = (Global(), Uniform(), ERK())
+
+
+def scores(shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {f"layer{i}": torch.rand(shape, generator=generator) for i, shape in enumerate(shapes)}
+
+
+def test_global_by_hand():
+    layers = {"a": torch.tensor([0.1, 0.2, 0.9]), "b": torch.tensor([0.3, 0.8, 0.7])}
+    assert Global()(layers, 0.5) == {"a": 2 / 3, "b": 1 / 3}
+
+
+def test_global_leaves_the_best_weight_of_a_weak_layer():
+    layers = {"weak": torch.tensor([0.01, 0.02, 0.03]), "strong": torch.arange(1.0, 8.0)}
+    budget = Global()(layers, 0.5)
+    assert budget == {"weak": 2 / 3, "strong": 3 / 7}
+
+
+def test_uniform_hands_out_the_rounding():
+    budget = Uniform()(scores([(3,), (3,), (4,)]), 0.5)
+    counts = [round(budget[f"layer{i}"] * n) for i, n in enumerate((3, 3, 4))]
+    assert sum(counts) == 5
+    assert all(abs(count - 0.5 * n) < 1 for count, n in zip(counts, (3, 3, 4), strict=True))
+
+
+def test_erk_densities_follow_the_formula():
+    layers = scores([(16, 16, 3, 3), (64, 64, 3, 3), (128, 128, 3, 3)])
+    budget = ERK()(layers, 0.9)
+    raw = {name: sum(layer.shape) / layer.numel() for name, layer in layers.items()}
+    densities = {name: 1 - share for name, share in budget.items()}
+    assert densities["layer1"] / densities["layer2"] == pytest.approx(raw["layer1"] / raw["layer2"], rel=1e-3)
+    assert densities["layer0"] <= 1
+
+
+def test_erk_keeps_small_layers_dense():
+    budget = ERK()(scores([(2, 2), (100, 100)]), 0.5)
+    assert budget["layer0"] == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=6),
+    st.floats(0, 0.98),
+    st.sampled_from(BUDGETS),
+    st.integers(0, 3),
+)
+@settings(max_examples=300, deadline=None)
+def test_every_budget_meets_the_target_exactly_and_empties_no_layer(shapes, sparsity, budget, seed):
+    layers = scores(shapes, seed)
+    total = sum(layer.numel() for layer in layers.values())
+    wanted = round(sparsity * total)
+    if wanted > total - len(layers):
+        with pytest.raises(ValueError, match="at least one has to stay in each"):
+            budget(layers, sparsity)
+        return
+    shares = budget(layers, sparsity)
+    counts = {name: round(shares[name] * layer.numel()) for name, layer in layers.items()}
+    assert sum(counts.values()) == wanted
+    assert all(0 <= counts[name] < layer.numel() for name, layer in layers.items())
+
+
+def test_whole_counts_respect_limits():
+    assert whole_counts({"a": 1.5, "b": 1.5}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}

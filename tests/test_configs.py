@@ -1,0 +1,176 @@
+"""Every config composes and builds, wrong ones are refused in one line, and hashes stay what they were."""
+
+import importlib
+import inspect
+
+import pytest
+import yaml
+
+from pruneexp.cli import CONFIGS, compose
+from pruneexp.config import ConfigError, build, dense_config, merged, run_folder, run_hash, signature
+
+GROUPS = ("model", "dataset", "method", "pattern", "budget", "schedule", "optimizer", "logger")
+FILES = [(group, path) for group in GROUPS for path in sorted((CONFIGS / group).rglob("*.yaml"))]
+NEEDS_A_VALUE = {  # these cannot be built without something that only the user has
+    "model=timm": ["model.name=resnet10t"],
+}
+
+
+def choice(group, path):
+    return f"{group}={path.relative_to(CONFIGS / group).with_suffix('')}"
+
+
+@pytest.mark.parametrize(("group", "path"), FILES, ids=[choice(group, path) for group, path in FILES])
+def test_every_config_has_exactly_the_options_of_its_class(group, path):
+    node = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key not in ("defaults",)}
+    if not node:
+        return  # a variant of another config
+    module, _, name = node.pop("_target_").rpartition(".")
+    assert set(node) == set(signature(getattr(importlib.import_module(module), name)))
+
+
+@pytest.mark.parametrize("group", ["method", "pattern", "budget", "schedule", "optimizer", "logger"])
+def test_every_config_builds(group):
+    for path in (CONFIGS / group).rglob("*.yaml"):
+        selected = choice(group, path)
+        config = compose([selected, *NEEDS_A_VALUE.get(selected, [])])
+        build(config[group], group)
+
+
+@pytest.mark.parametrize("group", ["method", "dataset", "model"])
+def test_every_class_has_a_config(group):
+    package = importlib.import_module(f"pruneexp.{group}s")
+    targets = {yaml.safe_load(path.read_text()).get("_target_") for path in (CONFIGS / group).rglob("*.yaml")}
+    base = importlib.import_module(f"pruneexp.{group}s.base")
+    root = {"method": "Method", "dataset": "Dataset", "model": "Model"}[group]
+    for file in next(iter(package.__path__)) and sorted(CONFIGS.parent.joinpath("pruneexp", f"{group}s").glob("*.py")):
+        module = importlib.import_module(f"pruneexp.{group}s.{file.stem}") if file.stem != "__init__" else package
+        for name, member in inspect.getmembers(module, inspect.isclass):
+            concrete = issubclass(member, getattr(base, root)) and not inspect.isabstract(member)
+            public = not name.startswith("_") and member.__module__ == module.__name__
+            if concrete and public and module is not base and not member.__subclasses__():
+                assert f"{module.__name__}.{name}" in targets
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=abc"], "seed='abc': want a whole number"),
+        (["seed=-1"], "seed=-1: must not be negative"),
+        (["epochs=0"], "epochs=0: must be positive"),
+        (["batch_size=0"], "batch_size=0: must be at least 1"),
+        (["label_smoothing=1"], "label_smoothing=1: must be in [0, 1)"),
+        (["force=2"], "force=2: want true or false"),
+    ],
+)
+def test_impossible_top_level_values(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        compose(overrides)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sparsity=1.2"], "sparsity=1.2: must be in [0, 1)"),
+        (["sparsity=high"], "sparsity='high': want a number"),
+        (["method.tau=0"], "method.tau=0: must be positive"),
+        (["method.tau=null"], "method.tau=None: want a number"),
+        (["method.harden_at=1.5"], "method.harden_at=1.5: must be in (0, 1]"),
+        (["method=gmp", "method.update_every=0"], "method.update_every=0: must be at least 1 step"),
+        (["schedule.end=2"], "schedule.end=2: want"),
+        (["+method.colour=red"], "method.colour=red: no such option of PDP"),
+        (["exclude=[1]"], "want a list of text"),
+    ],
+)
+def test_impossible_method_options(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        build(compose(overrides)["method"], "method")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_target_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match=r"method\._target_=pruneexp\.methods\.nothing\.Here: cannot be imported"):
+        build({"_target_": "pruneexp.methods.nothing.Here"}, "method")
+
+
+def test_a_missing_option_is_named():
+    with pytest.raises(ConfigError, match=r"schedule\.begin: is missing; Constant needs it"):
+        build({"_target_": "pruneexp.schedules.Constant"}, "schedule")
+
+
+def test_merged_lays_values_over_and_nulls_change_nothing():
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5, "c": None}, "d": None}) == {
+        "a": {"b": 5, "c": 2},
+        "d": 3,
+    }
+
+
+def test_the_dense_run_has_its_own_length_and_no_pruning():
+    dense = dense_config(compose(["dense_run.epochs=40", "dense_run.optimizer.learning_rate=0.2"]))
+    assert dense["epochs"] == 40
+    assert dense["optimizer"]["learning_rate"] == 0.2
+    assert dense["dense"] == "none"
+    assert run_folder(dense).name.startswith("dense-resnet20-digits-seed1-")
+
+
+def test_the_dense_run_is_the_same_for_all_methods_and_sparsities():
+    hashes = {
+        run_hash(dense_config(compose([f"method={method}", f"sparsity={sparsity}"])))
+        for method in ("pdp", "gmp", "random")
+        for sparsity in (0.5, 0.9)
+    }
+    assert len(hashes) == 1
+    assert hashes == {run_hash(compose(["method=dense"]))}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sparsity=0.8",
+        "seed=2",
+        "epochs=7",
+        "method.tau=1e-4",
+        "schedule.end=0.5",
+        "budget=uniform",
+        "exclude=[classifier]",
+        "optimizer.learning_rate=0.01",
+        "dense=none",
+        "dense_run.epochs=3",
+        "precision=bf16",
+        "training.ema_decay=0.9",
+    ],
+)
+def test_what_changes_the_result_changes_the_hash(override):
+    assert run_hash(compose([override])) != run_hash(compose([]))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "output_dir=/elsewhere",
+        "device=cpu",
+        "compile=true",
+        "logger=none",
+        "force=true",
+        "training.checkpoint_minutes=1",
+    ],
+)
+def test_what_does_not_change_the_result_does_not_change_the_hash(override):
+    assert run_hash(compose([override])) == run_hash(compose([]))
+
+
+def test_an_option_that_is_off_is_not_in_the_hash():
+    config = compose([])
+    for off in (None, False):
+        assert run_hash({**config, "method": {**config["method"], "added_later": off}}) == run_hash(config)
+    assert run_hash({**config, "method": {**config["method"], "added_later": True}}) != run_hash(config)
+
+
+def test_a_checkpoint_enters_the_hash_by_its_content(tmp_path):
+    files = [tmp_path / name for name in ("a.pt", "b.pt", "c.pt")]
+    for file, content in zip(files, ("same", "same", "other"), strict=True):
+        file.write_text(content)
+    hashes = [run_hash(compose([f"model.checkpoint={file}"])) for file in files]
+    assert hashes[0] == hashes[1] != hashes[2]
