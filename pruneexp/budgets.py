@@ -28,19 +28,25 @@ class Budget(ABC):
             ValueError: the target leaves fewer units than there are layers.
         """
         sizes = {name: layer.numel() for name, layer in scores.items()}
-        total = sum(sizes.values())
-        to_prune = count_to_prune(sparsity, total)
-        if to_prune > total - len(sizes):
-            raise ValueError(
-                f"sparsity={sparsity}: would keep {total - to_prune} of {total} prunable weights in {len(sizes)} "
-                "layers, and at least one has to stay in each; lower the sparsity or exclude small layers"
-            )
+        check_budget(list(sizes.values()), sparsity)
+        to_prune = count_to_prune(sparsity, sum(sizes.values()))
         counts = self.counts(scores, to_prune)
         return {name: counts[name] / size for name, size in sizes.items()}
 
     @abstractmethod
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
         """The number of units to prune in each layer; at most all but one of a layer, `to_prune` in total."""
+
+
+def check_budget(sizes: list[int], sparsity: float) -> None:
+    """Raises ValueError if a sparsity over layers of these sizes leaves fewer weights than there are layers."""
+    total = sum(sizes)
+    kept = total - count_to_prune(sparsity, total)
+    if kept < len(sizes):
+        raise ValueError(
+            f"sparsity={sparsity}: would keep {kept} of {total} prunable weights in {len(sizes)} layers, and at least "
+            "one has to stay in each; lower the sparsity or exclude small layers"
+        )
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ torch is imported inside functions, so that `prune-run --help` and `prune-run --
 """
 
 import difflib
-import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -33,6 +33,11 @@ def main() -> None:
         _compose_and_run()
     except (HydraException, OmegaConfBaseException) as error:
         _exit(2, _config_message(error))
+    except SweepFailure as failure:
+        _exit(
+            failure.exit_code,
+            f"{len(SweepFailure.jobs)} of the jobs failed; the others are done. The same command runs what is missing",
+        )
     except KeyboardInterrupt:
         _exit(130, "stopped")
 
@@ -50,9 +55,10 @@ def _compose_and_run(composed: DictConfig) -> None:
             if message is None:
                 raise
             _exit(code, message)
-        _print_error(f"job {job.job.num} ({job.job.override_dirname}): {message or error}")
-        logging.getLogger("pruneexp").debug("traceback", exc_info=True)
-        raise SweepFailure(code) from error
+        if message is None:
+            traceback.print_exc()
+        _print_error(f"job {job.job.num} ({' '.join(job.overrides.task)}): {message or repr(error)}")
+        raise SweepFailure(code, job.job.num) from error
 
 
 def to_config(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Config:
@@ -99,9 +105,12 @@ def _run_job(config: Config) -> None:
 class SweepFailure(RuntimeError):
     """A job of a sweep failed; its message has been printed."""
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(exit_code)
+    jobs: ClassVar[set[int]] = set()  # that failed in this process
+
+    def __init__(self, exit_code: int, job: int) -> None:
+        super().__init__(exit_code, job)
         self.exit_code = exit_code
+        self.jobs.add(job)
 
 
 def _failure(error: Exception) -> tuple[int, str | None]:
@@ -124,7 +133,7 @@ def _config_message(error: Exception) -> str:
     """One line that names key, value and remedy."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.partition("/")
-        options = [option for option in error.options or []]
+        options = [str(file.relative_to(CONFIGS / group).with_suffix("")) for file in (CONFIGS / group).rglob("*.yaml")]
         return f"{group}={choice}: there is no such {group}; " + _suggestion(choice, options)
     message = str(error)
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", message)
@@ -135,7 +144,7 @@ def _config_message(error: Exception) -> str:
 
 
 def _suggestion(wrong: str, options: list[str]) -> str:
-    close = difflib.get_close_matches(wrong, options, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(wrong, sorted(options), n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"want one of {', '.join(sorted(options)[:40])}" if options else "prune-run --help lists what there is"

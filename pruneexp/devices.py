@@ -23,6 +23,12 @@ def check_device(device: str) -> None:
         raise ValueError(f"device={device}: no Apple GPU is usable here; use device=auto or device=cpu")
 
 
+def check_precision(precision: str) -> None:
+    """Raises ValueError if training knows no such precision."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision}: want one of {', '.join(PRECISIONS)}")
+
+
 def make_accelerator(device: str, precision: str) -> Accelerator:
     """A fresh Accelerator; the process group, if torchrun started this process, is kept from job to job.
 
@@ -32,8 +38,7 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         ValueError: there is no such device or precision.
     """
     check_device(device)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision}: want one of {', '.join(PRECISIONS)}")
+    check_precision(precision)
     if device == "cpu":
         PartialState._reset_state() if not torch.distributed.is_initialized() else None
     AcceleratorState._reset_state()

@@ -12,7 +12,7 @@ from torch import nn
 
 from pruneexp.config import Config, ConfigError, build, dense_config, run_folder
 from pruneexp.datasets.base import Dataset, Draw, Splits
-from pruneexp.devices import check_device, free_memory, make_accelerator
+from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
 from pruneexp.measure.flops import effective, macs
@@ -73,6 +73,7 @@ def build_parts(config: Config) -> Parts:
         raise ConfigError(f"dense={dense}: want train, pretrained, none, or the folder of a finished run")
     try:
         check_device(config["device"])
+        check_precision(config["precision"])
         dataset.check()
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -148,7 +149,12 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
         rows = this_run.rows()
         plot = this_run.folder / "accuracy_vs_sparsity.png"
         accuracy_vs_sparsity(
-            rows, plot, metric=task.headline, dense=dense and dense["value"], title=this_run.folder.name
+            rows,
+            plot,
+            metric=task.headline,
+            dense=dense and dense["value"],
+            title=this_run.folder.name,
+            test=test[task.headline],
         )
         this_run.finish(summary)
     accelerator.wait_for_everyone()

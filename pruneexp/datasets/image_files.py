@@ -1,5 +1,6 @@
 """Image files, decoded and augmented by worker processes as they are needed."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,32 +15,42 @@ from pruneexp.datasets.seeds import mixed
 
 
 class ImageFiles(torch.utils.data.Dataset):
-    """(position, seed) -> the image there, uint8 (3, size, size): cropped at random if there is a seed."""
+    """(position, seed) -> the image there, uint8 (3, size, size): cropped at random if there is a seed.
+
+    Of a broken file comes the error message, a string: what a worker raises arrives under a traceback, in a reference
+    cycle that keeps the worker alive.
+    """
 
     def __init__(self, paths: list[str], *, image_size: int, resize: int, min_crop_area: float, flip: bool) -> None:
         """image_size, resize: pixels. min_crop_area: fraction of the image that a random crop covers at least."""
         from torchvision.transforms import v2
 
-        self._paths = np.array([path.encode() for path in paths])  # not a list: workers would copy its pages
+        self._paths = np.array([os.fsencode(path) for path in paths])  # not a list: workers would copy its pages
         plain = [v2.Resize(resize), v2.CenterCrop(image_size), v2.PILToTensor()]
         crop = v2.RandomResizedCrop(image_size, scale=(min_crop_area, 1.0))
         mirror = [v2.RandomHorizontalFlip()] if flip else []
         self._plain, self._random = v2.Compose(plain), v2.Compose([crop, *mirror, v2.PILToTensor()])
 
-    def __getitem__(self, key: tuple[int, int | None]) -> Tensor:
+    def __getitem__(self, key: tuple[int, int | None]) -> Tensor | str:
         from PIL import Image
 
         position, seed = key
-        path = self._paths[position].decode()
+        path = os.fsdecode(self._paths[position])
         try:
-            image = Image.open(path).convert("RGB")
-        except (OSError, SyntaxError) as error:  # PIL's error for a broken PNG is a SyntaxError
-            raise ValueError(f"dataset.root: {path} is no readable image; delete or replace it") from error
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except (OSError, SyntaxError):  # PIL's error for a broken PNG is a SyntaxError
+            return f"dataset.root: {path} is no readable image; delete or replace it"
         if seed is None:
             return self._plain(image)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(seed)
             return self._random(image)
+
+
+def _stack(images: list[Tensor | str]) -> Tensor | str:
+    broken = [image for image in images if isinstance(image, str)]
+    return broken[0] if broken else torch.stack(images)
 
 
 class FolderSplit(Split):
@@ -67,18 +78,17 @@ class FolderSplit(Split):
             self._files,
             batch_sampler=self._keys(draws, under_way),
             num_workers=self._workers,
-            collate_fn=torch.stack,
+            collate_fn=_stack,
             generator=torch.Generator(),  # or it would draw from the global one, which dropout uses
             pin_memory=self._device.type == "cuda",
         )
-        try:
-            for images in loader:
-                draw = under_way.popleft()
-                labels = self.labels[draw.indices[draw.part]].to(self._device)
-                batch = {"inputs": self._normalize(images.to(self._device, non_blocking=True)), "labels": labels}
-                yield batch if draw.count is None else {**batch, "count": draw.count}
-        except ValueError as error:  # a worker wraps its traceback around the message
-            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
+        for images in loader:
+            if isinstance(images, str):
+                raise ValueError(images)
+            draw = under_way.popleft()
+            labels = self.labels[draw.indices[draw.part]].to(self._device)
+            batch = {"inputs": self._normalize(images.to(self._device, non_blocking=True)), "labels": labels}
+            yield batch if draw.count is None else {**batch, "count": draw.count}
 
     def _keys(self, draws: Iterable[Draw], under_way: deque[Draw]) -> Iterator[list[tuple[int, int | None]]]:
         for draw in draws:

@@ -22,11 +22,12 @@ def stratified_order(labels: Tensor, *key: int) -> Tensor:
     source = generator(*key)
     shuffled = torch.randperm(len(labels), generator=source)
     strata = _strata(labels)[shuffled]
-    # The i-th example of a stratum of n goes to (i + 1/2) / n of the way; ties fall in the order of the shuffle.
+    grouped = strata.argsort(stable=True)
+    _, sizes = strata[grouped].unique_consecutive(return_counts=True)
+    number = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    # Example i of the n of a stratum, from 0, goes to (i + 1/2) / n of the way; ties fall in the order of the shuffle.
     place = torch.empty(len(labels), dtype=torch.float64)
-    for stratum in strata.unique():
-        members = (strata == stratum).nonzero().flatten()
-        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    place[grouped] = (number.double() + 0.5) / sizes.repeat_interleave(sizes)
     return shuffled[place.argsort(stable=True)]
 
 

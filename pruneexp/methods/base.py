@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pruneexp.budgets import Budget
+from pruneexp.budgets import Budget, check_budget
 from pruneexp.datasets.base import Batch
 from pruneexp.masks import Masks, sparsity
 from pruneexp.models.parts import parts
@@ -148,6 +148,7 @@ class Pruner(Method):
         self.timeline = setting.timeline
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)
+        check_budget([weight.numel() for weight in self.weights.values()], self.target)
 
     def layer_budget(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
         """The sparsity of each layer: the budget's, or the same for all where the pattern sets it."""

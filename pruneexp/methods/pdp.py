@@ -37,18 +37,17 @@ class _SoftMaskedWeight(torch.autograd.Function):
     """m(w) w for single weights and a constant t, keeping only w for the backward pass."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, threshold_squared: Tensor, tau: float) -> Tensor:
-        ctx.save_for_backward(weight, threshold_squared)
-        ctx.tau = tau
-        return weight.square().sub_(threshold_squared).div_(tau).sigmoid_().mul_(weight)
+    def forward(ctx: FunctionCtx, weight: Tensor, threshold_squared: Tensor, temperature: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, threshold_squared, temperature)
+        return weight.square().sub_(threshold_squared).div_(temperature).sigmoid_().mul_(weight)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, threshold_squared = ctx.saved_tensors
+        weight, threshold_squared, temperature = ctx.saved_tensors
         square = weight.square()
-        mask = ((square - threshold_squared) / ctx.tau).sigmoid_()
+        mask = ((square - threshold_squared) / temperature).sigmoid_()
         # m (1 + (2 w^2 / tau) (1 - m))
-        slope = square.mul_(2 / ctx.tau).mul_(1 - mask).add_(1).mul_(mask)
+        slope = square.mul_(2 / temperature).mul_(1 - mask).add_(1).mul_(mask)
         return slope.mul_(gradient), None, None
 
 
@@ -58,14 +57,14 @@ class SoftMask(nn.Module):
     It is the identity until `threshold_squared` is set, and again once it is released; with a hard mask it is mask x w.
     """
 
-    def __init__(self, pattern: Pattern, tau: float) -> None:
+    def __init__(self, pattern: Pattern, tau: float, *, relative: bool) -> None:
         super().__init__()
         self.pattern = pattern
         self.tau = tau
+        self.relative = relative
         self.threshold_squared: Tensor | None = None  # (groups, 1), or () for one group of single weights
-        self.edges: Tensor | None = (
-            None  # (2, groups): unit indices of the two weights that define t, where it has gradient
-        )
+        self.temperature: Tensor | None = None  # of the same shape
+        self.edges: Tensor | None = None  # (groups, 2): the units that define t, where gradient flows through it
         self.hard: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -75,13 +74,16 @@ class SoftMask(nn.Module):
         if self.threshold_squared is None:
             return weight
         if self.edges is None and self.pattern.single_weights:
-            return _SoftMaskedWeight.apply(weight, self.threshold_squared, self.tau)
+            return _SoftMaskedWeight.apply(weight, self.threshold_squared, self.temperature)
+        return weight * self.pattern.expand(self.soft_units(weight), weight.shape)
+
+    def soft_units(self, weight: Tensor) -> Tensor:
+        """m of every unit, shape (groups, units), in [0, 1]. A threshold must be set."""
         units = self.pattern.units(weight.abs())
         threshold_squared = self.threshold_squared
         if self.edges is not None:
             threshold_squared = units.gather(1, self.edges).mean(dim=1, keepdim=True).square()
-        mask = ((units.square() - threshold_squared) / self.tau).sigmoid()
-        return weight * self.pattern.expand(mask, weight.shape)
+        return ((units.square() - threshold_squared) / self.temperature).sigmoid()
 
     @torch.no_grad()
     def set_threshold(self, weight: Tensor, sparsity: float, differentiable: bool) -> None:
@@ -93,6 +95,9 @@ class SoftMask(nn.Module):
             return
         largest_pruned, smallest_kept = boundary(units, count)
         self.threshold_squared = (0.5 * (largest_pruned + smallest_kept)).square()
+        temperature = self.tau * self.threshold_squared if self.relative else torch.full_like(largest_pruned, self.tau)
+        # A group of zeros has t = 0; 0 / 0 would be NaN, and with any temperature its mask is 1/2.
+        self.temperature = temperature.clamp_(min=torch.finfo(temperature.dtype).tiny)
         if differentiable:
             lower = (units == largest_pruned).int().argmax(dim=1, keepdim=True)
             upper = (units == smallest_kept).int().argmax(dim=1, keepdim=True)
@@ -108,6 +113,7 @@ class PDP(Pruner):
         self,
         *,
         tau: float,
+        tau_relative: bool,
         threshold_gradient: bool,
         start_accuracy: float | None,
         start_patience: int,
@@ -116,7 +122,7 @@ class PDP(Pruner):
     ) -> None:
         """Keeps the arguments.
 
-        tau: temperature, in units of w^2. threshold_gradient: let gradient flow through t. start_accuracy: begin the
+        tau: temperature, in units of w^2, or of t^2 of the layer with `tau_relative`. threshold_gradient: let gradient flow through t. start_accuracy: begin the
         schedule after the headline validation metric was at least this for `start_patience` evaluations running,
         instead of at the schedule's own start. harden_at: fraction of training after which the hard masks are fixed and
         the rest is fine-tuning; 1 for never.
@@ -132,6 +138,7 @@ class PDP(Pruner):
         if start_patience < 1:
             raise ValueError(f"method.start_patience={start_patience}: must be at least 1 evaluation")
         self.tau = tau
+        self.tau_relative = tau_relative
         self.threshold_gradient = threshold_gradient
         self.start_accuracy = start_accuracy
         self.start_patience = start_patience
@@ -149,7 +156,7 @@ class PDP(Pruner):
         self.soft_masks: dict[str, SoftMask] = {}
         for name in self.weights:
             module = model.get_submodule(name.rpartition(".")[0])
-            soft_mask = SoftMask(self.pattern, self.tau)
+            soft_mask = SoftMask(self.pattern, self.tau, relative=self.tau_relative)
             parametrize.register_parametrization(module, "weight", soft_mask)
             self.modules[name], self.soft_masks[name] = module, soft_mask
             self.weights[name] = module.parametrizations.weight.original
@@ -220,8 +227,7 @@ class PDP(Pruner):
         for name, soft_mask in self.soft_masks.items():
             if soft_mask.threshold_squared is None:
                 continue
-            units = self.pattern.units(self.weights[name].detach().abs())
-            mask = ((units.square() - soft_mask.threshold_squared) / self.tau).sigmoid()
+            mask = soft_mask.soft_units(self.weights[name].detach())
             thresholds.append(soft_mask.threshold_squared.sqrt().mean().item())
             undecided += int(((mask > 0.01) & (mask < 0.99)).sum())
             total += mask.numel()

@@ -48,8 +48,8 @@ def load_weights(network: nn.Module, path: Path, *, key: str = "model.checkpoint
             f"the model {few(list(own))}; choose the model that the file was saved from"
         )
     _check_shapes(network, state, f"{key}={path}")
-    result = network.load_state_dict(state, strict=False)
-    loaded = Loaded(worth_mention(result.missing_keys), worth_mention(result.unexpected_keys))
+    result = network.load_state_dict(state, strict=False)  # fills in the step counters that old BatchNorms lack
+    loaded = Loaded(result.missing_keys, result.unexpected_keys)
     if loaded.missing:
         logger.warning("%s: %d keys of the model are not in it: %s", path, len(loaded.missing), few(loaded.missing))
     if loaded.unexpected:
@@ -115,11 +115,6 @@ def _check_shapes(network: nn.Module, state: dict[str, Tensor], source: str) -> 
     )
     shapes = f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
     raise ValueError(f"{source}: {name} has shape {shapes}; {hint}")
-
-
-def worth_mention(keys: Sequence[str]) -> list[str]:
-    """The keys without BatchNorm's step counters, which old files lack and which change nothing."""
-    return [key for key in keys if not key.endswith("num_batches_tracked")]
 
 
 def few(keys: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import logging
 
 from torch import Tensor, nn
 
-from pruneexp.models.checkpoints import few, worth_mention
+from pruneexp.models.checkpoints import few
 from pruneexp.models.parts import parts
 
 logger = logging.getLogger("pruneexp")
@@ -33,7 +33,7 @@ def load_pretrained(network: nn.Module, state: dict[str, Tensor], source: str) -
             raise ValueError(f"{source}: {key} has shape {shapes}; choose weights of this model")
         logger.info("%s: %s initialised anew: its shape is %s", source, key, shapes)
     missing = network.load_state_dict(fitting, strict=False).missing_keys
-    lacking = [key for key in worth_mention(missing) if key not in replaceable]
+    lacking = [key for key in missing if key not in replaceable]
     if lacking:
         raise ValueError(f"{source}: has no {few(lacking)}; choose weights of this model")
 

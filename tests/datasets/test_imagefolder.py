@@ -97,7 +97,16 @@ def test_augmentation_does_not_depend_on_workers(make, cpu, root):
         assert torch.equal(a["labels"], b["labels"])
 
 
+def test_equal_images_in_a_batch_are_cropped_differently(make, cpu, tmp_path):
+    for k in range(4):
+        for name in ("cat", "dog"):
+            save(tmp_path / "train" / name / f"{k}.png", (90, 90, 90))
+    (batch,) = train(make, cpu, tmp_path, steps=(0, 1))
+    assert len({tuple(image.flatten().tolist()) for image in batch["inputs"]}) == len(batch["inputs"])
+
+
 def test_augmentation_leaves_the_global_generator_alone(make, cpu, root):
+    torch.manual_seed(123)
     before = torch.random.get_rng_state()
     train(make, cpu, root)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -139,7 +139,7 @@ def test_a_missing_folder_is_named(make, tmp_path):
 
 
 def test_an_empty_folder_is_named(make, tmp_path):
-    with pytest.raises(ValueError, match="no FashionMNIST/raw there; give the folder .* or set dataset.download=true"):
+    with pytest.raises(ValueError, match=r"no FashionMNIST/raw there; give the folder .* or set dataset.download=true"):
         make("fashion_mnist", root=str(tmp_path)).check()
 
 
@@ -156,7 +156,7 @@ def test_without_root_the_users_cache_is_meant(make, tmp_path, monkeypatch):
 
 
 def damaged(make, cpu, folder, name):
-    with pytest.raises(ValueError, match="dataset.root") as error:
+    with pytest.raises(ValueError, match=r"dataset\.root") as error:
         make(name, root=str(folder), **TINY).load(device=cpu)
     assert "\n" not in str(error.value)
     return str(error.value)

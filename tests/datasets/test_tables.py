@@ -20,7 +20,9 @@ def write(path, columns=ROWS):
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     elif path.suffix == ".csv":
-        lines = [",".join(columns)] + [",".join('"' + str(cell).replace('"', '""') + '"' for cell in row.values()) for row in rows]
+        lines = [",".join(columns)] + [
+            ",".join('"' + str(cell).replace('"', '""') + '"' for cell in row.values()) for row in rows
+        ]
         path.write_text("\n".join(lines), encoding="utf-8")
     else:
         lines = ["\t".join(columns)] + ["\t".join(map(str, row.values())) for row in rows]
@@ -36,7 +38,9 @@ def test_each_format(tmp_path, suffix):
     assert class_labels({"train": table["label"]})[0]["train"].tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("name", ["validation.jsonl", "dev.jsonl", "val.csv", "valid.tsv", "validation-00000-of-00001.parquet"])
+@pytest.mark.parametrize(
+    "name", ["validation.jsonl", "dev.jsonl", "val.csv", "valid.tsv", "validation-00000-of-00001.parquet"]
+)
 def test_names_of_the_validation_file(tmp_path, name):
     path = write(tmp_path / name)
     assert tables.find(tmp_path, "validation") == [path]
@@ -52,7 +56,7 @@ def test_shards_are_joined_in_order(tmp_path):
 def test_shards_with_other_columns(tmp_path):
     write(tmp_path / "train-00000-of-00002.parquet")
     write(tmp_path / "train-00001-of-00002.parquet", {"words": ["a"], "label": [0]})
-    with pytest.raises(ValueError, match="has the columns words, label, .* text, label"):
+    with pytest.raises(ValueError, match=r"has the columns words, label, .* text, label"):
         tables.read(tables.find(tmp_path, "train"))
 
 
@@ -78,7 +82,9 @@ def test_damaged_files(tmp_path, name, content, reason):
 
 def test_column():
     assert tables.column(ROWS, "label", key="label_column", source="train") == [0, 1, 0]
-    with pytest.raises(ValueError, match=r"dataset.text_column=sentence: no such column in train, which has text, label"):
+    with pytest.raises(
+        ValueError, match=r"dataset.text_column=sentence: no such column in train, which has text, label"
+    ):
         tables.column(ROWS, "sentence", key="text_column", source="train")
     with pytest.raises(ValueError, match=r"row 2 of train has no value"):
         tables.column({"text": ["a", None]}, "text", key="text_column", source="train")
@@ -99,6 +105,7 @@ def test_a_short_csv_row_is_missing_a_value(tmp_path):
         (["10", "2"] * 6, ["0"], [10, 2] * 6, tuple(map(str, range(11)))),
         ([True, False], [True], [1, 0], ("0", "1")),
         (["no", "yes", "no"], ["maybe"], [1, 2, 1], ("maybe", "no", "yes")),
+        (list("hgfedcba"), ["a"], [7, 6, 5, 4, 3, 2, 1, 0], tuple("abcdefgh")),
         (["a", 1], ["a"], [1, 0], ("1", "a")),
     ],
 )

@@ -92,7 +92,13 @@ def split(lengths, max_length=20, pad_to="longest"):
 
 @pytest.mark.parametrize(
     ("longest", "max_length", "pad_to", "width"),
-    [(3, 20, "longest", 8), (8, 20, "longest", 8), (9, 20, "longest", 16), (17, 20, "longest", 20), (3, 20, "max_length", 20)],
+    [
+        (3, 20, "longest", 8),
+        (8, 20, "longest", 8),
+        (9, 20, "longest", 16),
+        (17, 20, "longest", 20),
+        (3, 20, "max_length", 20),
+    ],
 )
 def test_width_of_a_batch(longest, max_length, pad_to, width):
     draw = Draw(torch.arange(2), slice(0, 2), seed=None)

@@ -40,6 +40,12 @@ def test_vocabulary_has_exactly_its_size_and_every_position_once(size):
     assert sorted(found.values()) == list(range(size))
 
 
+def test_characters_leave_half_of_the_vocabulary_to_words():
+    found = list(vocabulary(["abc", "def", "ghi", "jkl", "mno", "pqr", "stu", "vwx"], 5 + 12))
+    assert found[5:11] == ["a", "##a", "b", "##b", "c", "##c"]
+    assert found[11:] == ["abc", "def", "ghi", "jkl", "mno", "pqr"]
+
+
 def test_tokenizer_lower_cases_splits_words_and_falls_back_to_characters(make):
     tokenizer = make().tokenizer(TEXTS)
     assert tokenizer.tokenize("The CAT sat, cafe!") == ["the", "cat", "sat", ",", "cafe", "!"]

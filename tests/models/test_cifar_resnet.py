@@ -63,6 +63,7 @@ def test_shortcut_after_surgery_keeps_every_channels_source():
     zeroed[:, [1, 2]] = 0
     assert torch.equal(small(x[:, [0, 3]]), full(zeroed)[:, [1, 2, 4, 5, 6, 7]])
     assert small.source == [-1, 0, -1, 1, -1, -1]
+    assert (small.in_channels, small.out_channels) == (2, 6)
 
 
 def test_block_computes_the_residual():

@@ -21,7 +21,7 @@ def target(path: Path):
     return getattr(importlib.import_module(module), name), config
 
 
-def test_there_is_a_config_for_each_model_of_the_brief():
+def test_there_is_a_config_for_each_documented_model():
     wanted = (
         "bert bert_tiny mobilenet_v1 mobilenet_v2 mobilenet_v3_small resnet18 resnet20 resnet34 resnet50 resnet56 timm"
     )

@@ -192,6 +192,7 @@ def test_quiet_hub_leaves_settings_as_they_were(monkeypatch):
     from transformers.utils import logging as transformers_logging
 
     monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     before = (
         constants.HF_HUB_OFFLINE,
         transformers_logging.get_verbosity(),

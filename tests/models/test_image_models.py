@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from pruneexp.models import hub
 from pruneexp.models.mobilenet_v1 import MobileNetV1
+from pruneexp.models.pretrained import load_pretrained
 from pruneexp.models.timm import Timm
 from pruneexp.models.torchvision import Torchvision
 
@@ -159,6 +160,13 @@ def test_pretrained_weights_of_another_network_are_refused(arguments, cifar, ima
     model = Torchvision(**arguments("resnet34", pretrained=str(tmp_path / "resnet18.safetensors")))
     with pytest.raises(ValueError, match=r"model.pretrained=.*has no layer1.2.conv1.weight.*; choose"):
         model.build(cifar)
+
+
+def test_pretrained_weights_of_another_width_are_refused(arguments, cifar, imagenet, tmp_path):
+    half = MobileNetV1(**arguments("mobilenet_v1", width=0.5)).build(imagenet)
+    full = MobileNetV1(**arguments("mobilenet_v1")).build(cifar)
+    with pytest.raises(ValueError, match=r"^here: features.1.weight has shape \(32,\) in the model, \(16,\) there"):
+        load_pretrained(full, half.state_dict(), "here")
 
 
 def test_a_failed_download_names_the_remedy(arguments, cifar, monkeypatch):

@@ -20,8 +20,9 @@ def test_cifar_resnet():
     }
 
 
-def test_mobilenet_v1():
-    found = parts(MobileNet(width=0.25, channels=3, num_outputs=10))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mobilenet_v1(channels):
+    found = parts(MobileNet(width=0.25, channels=channels, num_outputs=10))
     assert found["first"] == {"features.0.weight"}
     assert found["classifier"] == {"classifier.weight", "classifier.bias"}
     assert found["depthwise"] == {f"features.{3 + 6 * i}.weight" for i in range(13)}
@@ -82,6 +83,19 @@ def test_an_encoder_inside_another_module(arguments, sentences):
     assert found["embeddings"] == {f"model.{name}" for name in BERT_EMBEDDINGS}
     assert {"auxiliary.weight", "model.classifier.weight", "model.bert.pooler.dense.weight"} <= found["head"]
     assert not any(".layer." in name for name in found["head"])
+
+
+def test_classifier_is_outside_the_encoder_wherever_that_is():
+    class HeadFirst(nn.Module):
+        base_model_prefix = "body"
+
+        def __init__(self):
+            super().__init__()
+            self.score = nn.Linear(4, 2)
+            self.body = nn.Linear(4, 4)
+
+    found = parts(HeadFirst())
+    assert found["classifier"] == found["head"] == {"score.weight", "score.bias"}
 
 
 @pytest.mark.parametrize(("kind", "last"), [("roberta", "classifier.out_proj"), ("distilbert", "classifier")])

@@ -1,0 +1,183 @@
+"""The installed commands, as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "dense=none", "logger=none", "device=cpu"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+PRUNE_RUN = [sys.executable, "-m", "pruneexp.cli"]
+
+
+def prune_run(*arguments: str, cwd: Path, command=PRUNE_RUN) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (path.parent for path in folder.glob("outputs/default/*/config.yaml"))
+    return run
+
+
+def test_run_and_run_again(tmp_path):
+    first = prune_run(*SMALL, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    run = only_run(tmp_path)
+    for words in (
+        "test accuracy",
+        "sparsity, prunable",
+        "90.00 %",
+        "non-zero parameters",
+        f"outputs/default/{run.name}",
+    ):
+        assert words in first.stdout
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    again = prune_run(*SMALL, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "finished earlier" in again.stdout
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+    assert prune_run(*SMALL, "force=true", cwd=tmp_path).returncode == 0
+    assert (run / "model.safetensors").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=lambda v: str(v)
+)
+def test_a_stopped_run_resumes_to_the_same_weights(number, exit_code, tmp_path):
+    longer = [*SMALL[:2], "epochs=30", *SMALL[3:]]
+    process = subprocess.Popen(
+        [*PRUNE_RUN, *longer], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("outputs/default/*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    if number != signal.SIGKILL:
+        assert "the same command resumes" in errors
+    run = only_run(tmp_path)
+    assert not (run / "summary.json").exists()
+    resumed = prune_run(*longer, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((run / "summary.json").read_text())["resumed_from"] > 0
+    assert not list(run.glob(".*.tmp"))
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    assert prune_run(*longer, cwd=undisturbed).returncode == 0
+    for name in ("model.safetensors", "masks.safetensors"):
+        assert (only_run(undisturbed) / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_sweep_runs_every_job_though_one_fails_and_then_only_what_is_missing(tmp_path):
+    sweep = ["-m", *SMALL, "method=magnitude,random", "optimizer.learning_rate=0.01,1e30"]
+    first = prune_run(*sweep, cwd=tmp_path)
+    assert first.returncode == 1
+    assert first.stderr.count("the loss is not finite") == 2
+    finished = sorted(path.parent.name for path in tmp_path.glob("outputs/default/*/summary.json"))
+    assert [name.split("-")[0] for name in finished] == ["magnitude", "random"]
+    again = prune_run("-m", *SMALL, "method=magnitude,random", "optimizer.learning_rate=0.01", cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.count("finished earlier") == 2
+
+
+def test_two_jobs_of_a_sweep_do_not_touch_each_other(tmp_path):
+    """Either order, or alone: the same weights."""
+    weights = {}
+    for name, methods in (("forth", "magnitude,pdp"), ("back", "pdp,magnitude")):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert prune_run("-m", *SMALL, f"method={methods}", cwd=folder).returncode == 0
+        weights[name] = {
+            path.parent.name: path.read_bytes() for path in folder.glob("outputs/default/*/model.safetensors")
+        }
+    assert len(weights["forth"]) == 2
+    assert weights["forth"] == weights["back"]
+
+
+def test_two_processes_agree_with_one(tmp_path):
+    """Text without dropout has no batch statistics, so the same global batch must give the same model."""
+    text = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd", "method=gmp"]
+    options = [*SMALL, *text]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pruneexp.cli"]
+    folders = []
+    for name, command in (("one", PRUNE_RUN), ("two", torchrun)):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = prune_run(*options, cwd=folder, command=command)
+        assert done.returncode == 0, done.stderr
+        folders.append(only_run(folder))
+    one, two = (load_file(folder / "model.safetensors") for folder in folders)
+    for name, tensor in one.items():
+        assert (tensor - two[name]).abs().max() < 1e-5, name
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    assert summaries[0]["sparsity"] == summaries[1]["sparsity"]
+    assert summaries[0]["headline"]["value"] == pytest.approx(summaries[1]["headline"]["value"], abs=0.02)
+
+
+BAD_INPUT = [
+    (["method=pdpp"], "method=pdpp: there is no such method; did you mean pdp"),
+    (["model=resnet21"], "model=resnet21: there is no such model; did you mean resnet"),
+    (["dataset=glue/mrcp"], "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
+    (["sparsty=0.5"], "sparsty: there is no such option; did you mean sparsity"),
+    (["sparsity=1.2"], "sparsity=1.2: must be in [0, 1)"),
+    (["sparsity=high"], "sparsity='high': want a number"),
+    (["model=bert_tiny"], "model=bert_tiny: reads texts, but dataset=digits holds images"),
+    (["model.checkpoint=nowhere.pt"], "checkpoint=nowhere.pt: no such file"),
+    (["dataset=cifar10", "dataset.root=nowhere"], "dataset.root=nowhere"),
+    (["device=cuda:99"], "device=cuda:99"),
+    (["dense=nowhere"], "dense=nowhere: want train, pretrained, none, or the folder of a finished run"),
+    (["method=nm", "pattern.n=5"], "pattern.n=5, pattern.m=4: want 1 <= n <= m"),
+    (["method=nm", "sparsity=0.8"], "sparsity=0.8: 2:4 has a sparsity of 0.5"),
+    (["precision=fp8"], "precision=fp8: want one of fp32, bf16"),
+    (["exclude=[layer9.*]"], "exclude=layer9.*: is no part"),
+    (["sparsity=0.99999", "exclude=[]"], "at least one has to stay in each"),
+    (["seed"], "seed"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(case[0]) for case in BAD_INPUT])
+def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    """In this process, to save the start of seventeen; the exit code is what the shell would see."""
+    from pruneexp import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prune-run", "logger=none", "dense=none", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    errors = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert message in errors
+    assert "\n" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_nan_loss_names_the_step_and_keeps_the_checkpoint(tmp_path):
+    done = prune_run(*SMALL, "optimizer.learning_rate=1e30", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the loss is not finite at step" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_config_do_not_import_torch(tmp_path):
+    for option in ("--help", "--cfg=job"):
+        code = (
+            "import sys; from pruneexp.cli import main; sys.argv=['prune-run', sys.argv[1]]\n"
+            "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
+            "assert 'torch' not in sys.modules"
+        )
+        command = [sys.executable, "-c", code, option]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "method" in done.stdout
