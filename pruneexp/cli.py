@@ -48,6 +48,7 @@ def _compose_and_run(composed: DictConfig) -> None:
     multirun = job.mode == RunMode.MULTIRUN
     try:
         config = to_config(composed, job.runtime.choices, job.overrides.task)
+        config["group"] = config["group"] or (Path(job.sweep.dir).name if multirun else config["experiment_name"])
         _run_job(config)
     except Exception as error:
         code, message = _failure(error)

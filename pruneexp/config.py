@@ -31,12 +31,13 @@ TOP_LEVEL = {
     "compile": bool,
     "output_dir": str,
     "experiment_name": str | None,
+    "group": str | None,
     "force": bool,
 }
 """The type of each top-level option; the groups (model, dataset, ...) are checked against their classes."""
 
 NOT_IN_HASH = frozenset(
-    {"output_dir", "experiment_name", "device", "compile", "force", "logger", "choices", "dense", "dense_run"}
+    {"output_dir", "experiment_name", "group", "device", "compile", "force", "logger", "choices", "dense", "dense_run"}
     | {"sparsity", "exclude", "pattern", "budget", "schedule"}  # reach the method by interpolation
 )
 """Top-level keys that do not change the result, or that are in the hash through what they are interpolated into."""

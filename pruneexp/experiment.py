@@ -32,6 +32,9 @@ logger = logging.getLogger("pruneexp")
 
 Summary = dict[str, Any]
 
+COUNTED_TOKENS = 128  # MACs of text models are for one text of this length, as in the CoFi and PDP literature
+PROCESSOR = "processor"  # folder in a run's folder with what reads its texts: tokenizer, and config of a hub's model
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -115,14 +118,14 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
     config = this_run.config
     torch.manual_seed(config["seed"])
     try:
-        splits = parts.dataset.load(device=accelerator.device, tokenizer=parts.model.tokenizer)
-        model = parts.model.build(splits.info)
-        if dense_folder is not None:
-            load_weights(model, dense_folder / "model.safetensors")
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    task = task_for(splits.info, label_smoothing=float(config["label_smoothing"]))
-    try:
+        with accelerator.main_process_first():  # where it downloads, once is enough
+            splits = parts.dataset.load(device=accelerator.device, tokenizer=parts.model.tokenizer)
+        task = task_for(splits.info, label_smoothing=float(config["label_smoothing"]))
+        if dense_folder is None:
+            model = parts.model.build(splits.info)
+        else:
+            model = parts.model.network(splits.info, pretrained=False)
+            load_weights(model, dense_folder / "model.safetensors", key="dense")
         trainer = Trainer(
             model,
             splits,
@@ -134,11 +137,13 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
             run=this_run,
         )
         dense = _dense_reference(config, dense_folder, trainer, task)
-        masks = trainer.fit()
+        trainer.prepare()
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    masks = trainer.fit()
     if this_run.is_main:
         this_run.save_weights(trainer.model.state_dict(), masks)
+        parts.model.save_processor(this_run.folder / PROCESSOR)
     accelerator.wait_for_everyone()
     # From here on every number comes from the saved files.
     trainer.model.load_state_dict(load_file(this_run.folder / "model.safetensors"))
@@ -177,8 +182,7 @@ def summarise(
     """The summary of a trained model whose saved weights `trainer.model` holds, and layers.csv beside it."""
     config, model, splits = this_run.config, trainer.model, trainer.splits
     state = model.state_dict()
-    example = example_inputs(splits, getattr(trainer, "tokens", 128))
-    counted = macs(model, example)
+    counted = macs(model, example_inputs(splits))
     if this_run.is_main:
         write_table(this_run.folder / "layers.csv", sparsity_table(model, masks, macs=counted.per_weight))
     parameters = dict(model.named_parameters())
@@ -200,7 +204,11 @@ def summarise(
             "total": (total - nonzero) / total,
         },
         "params": {"total": total, "nonzero": nonzero, "prunable": sum(p.numel() for p in prunable)},
-        "macs": {"dense": counted.total, "effective": effective(counted, parameters)},
+        "macs": {
+            "dense": counted.total,
+            "effective": effective(counted, parameters),
+            "tokens": COUNTED_TOKENS if splits.info.kind == "text" else None,
+        },
         "size_bytes": {"dense": size_bytes(state), "compressed": compressed_bytes(state, masks)},
         "examples": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
         "epochs": config["epochs"],
@@ -215,12 +223,12 @@ def summarise(
     }
 
 
-def example_inputs(splits: Splits, tokens: int) -> Any:
-    """The inputs of one example, for counting: a test image, or a text of `tokens` tokens."""
+def example_inputs(splits: Splits) -> Any:
+    """The inputs of one example, for counting: a test image, or a text of COUNTED_TOKENS tokens."""
     batch = next(iter(splits.test.serve([Draw(torch.zeros(1, dtype=torch.int64), slice(0, 1), None)])))
     inputs = batch["inputs"]
     if isinstance(inputs, dict):
-        return {key: value[:, :1].repeat(1, tokens) for key, value in inputs.items()}
+        return {key: value[:, :1].repeat(1, COUNTED_TOKENS) for key, value in inputs.items()}
     return inputs
 
 
@@ -242,5 +250,9 @@ def load(folder: str | Path) -> nn.Module:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     info = json.loads((folder / "summary.json").read_text())["info"]
     listed = {key: tuple(value) if isinstance(value, list) else value for key, value in info.items()}
-    node = {**config["model"], "checkpoint": str(folder / "model.safetensors")}
-    return build(node, "model").build(DataInfo(**listed)).eval()
+    node = {**config["model"], "checkpoint": None}
+    if (folder / PROCESSOR).is_dir():
+        node["name_or_path" if "name_or_path" in node else "tokenizer"] = str(folder / PROCESSOR)
+    model = build(node, "model").network(DataInfo(**listed), pretrained=False)
+    load_weights(model, folder / "model.safetensors", key="folder")
+    return model.eval()

@@ -85,7 +85,7 @@ class Run:
         kept = [row for row in self.rows() if resumed_from is not None and row["step"] <= resumed_from]
         with replacing(self.folder / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        group = self.config["experiment_name"]
+        group = self.config["group"] or self.config["experiment_name"]
         self.logger.start(
             name=self.folder.name, group=group, folder=self.folder, config=self.config, resumed_from=resumed_from
         )

@@ -96,13 +96,12 @@ class Trainer:
         self.loss_steps = 0
 
     def fit(self) -> dict[str, Tensor]:
-        """Trains to the end, resuming from the run's checkpoint, and prunes for good. The final masks.
+        """Trains to the end, after `prepare`, and prunes for good. The final masks.
 
         Raises:
-            TrainingError: the loss is not finite, or the processes disagree on the masks.
+            TrainingError: the loss is not finite, an example cannot be read, or the processes disagree on the masks.
             Interrupted: a signal came; a checkpoint was saved.
         """
-        self._prepare()
         self.began = self.saved = time.monotonic()
         bar_of_run = bar(
             self.run.config["choices"]["method"], self.timeline.total_steps, self.step, visible=self.run.is_main
@@ -127,8 +126,12 @@ class Trainer:
         """Seconds of training so far, earlier processes of the same run included."""
         return self.elapsed + time.monotonic() - self.began
 
-    def _prepare(self) -> None:
-        """Method, optimizer, checkpoint, then the wrappers: anything later would miss parameters."""
+    def prepare(self) -> None:
+        """Sets up method, optimizer and checkpoint, then the wrappers: anything later would miss parameters.
+
+        Raises:
+            ValueError: the method does not fit the model, its schedule this training, or the checkpoint is damaged.
+        """
         if self.settings.channels_last:
             self.model.to(memory_format=torch.channels_last)
         state = self.run.restore(self.accelerator.device)
@@ -174,8 +177,11 @@ class Trainer:
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
-        for batch in self.splits.train.serve(draws):
-            yield self._laid_out(batch)
+        try:
+            for batch in self.splits.train.serve(draws):
+                yield self._laid_out(batch)
+        except ValueError as error:
+            raise TrainingError(f"step {self.step}: {error}") from error
 
     def _laid_out(self, batch: Batch) -> Batch:
         if self.settings.channels_last and isinstance(batch["inputs"], Tensor):

@@ -44,14 +44,7 @@ TASKS: Mapping[str, Task] = {
 class Glue(TextDataset):
     """A task of GLUE, from files in `path` or from the Hugging Face hub."""
 
-    def __init__(
-        self,
-        *,
-        task: str,
-        path: str | None,
-        report_split: str,
-        **common: Any,
-    ) -> None:
+    def __init__(self, *, task: str, path: str | None, report_split: str, **common: Any) -> None:
         """common: the options of `TextDataset`."""
         if task not in TASKS:
             raise ValueError(f"dataset.task={task}: give one of {', '.join(TASKS)}")

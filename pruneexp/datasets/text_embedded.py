@@ -39,12 +39,7 @@ _MODULE_TEXTS = 50  # the fewest of a module, for label=module
 class TextEmbedded(TextDataset):
     """Docstrings of the standard library. They need no file and no network."""
 
-    def __init__(
-        self,
-        *,
-        label: str,
-        **common: Any,
-    ) -> None:
+    def __init__(self, *, label: str, **common: Any) -> None:
         """common: the options of `TextDataset`."""
         if label not in ("chapter", "module"):
             raise ValueError(f"dataset.label={label}: give chapter or module")

@@ -122,10 +122,10 @@ class PDP(Pruner):
     ) -> None:
         """Keeps the arguments.
 
-        tau: temperature, in units of w^2, or of t^2 of the layer with `tau_relative`. threshold_gradient: let gradient flow through t. start_accuracy: begin the
-        schedule after the headline validation metric was at least this for `start_patience` evaluations running,
-        instead of at the schedule's own start. harden_at: fraction of training after which the hard masks are fixed and
-        the rest is fine-tuning; 1 for never.
+        tau: temperature, in units of w^2, or with `tau_relative` of the layer's t^2. threshold_gradient: let gradient
+        flow through t. start_accuracy: begin the schedule after the headline validation metric was at least this for
+        `start_patience` evaluations running, instead of at the schedule's own start. harden_at: fraction of training
+        after which the hard masks are fixed and the rest is fine-tuning; 1 for never.
 
         Raises:
             ValueError: a value is out of its range.
