@@ -3,6 +3,7 @@
 torch is imported inside functions, so that `prune-run --help` and `prune-run --cfg job` answer at once.
 """
 
+import csv
 import difflib
 import os
 import re
@@ -85,7 +86,7 @@ def _run_job(config: Config) -> None:
     """Prints the result of a run, after training where it is not there yet."""
     from rich.console import Console
 
-    from pruneexp.report.console import summary_table
+    from pruneexp.report.console import layer_table, summary_table
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     console = Console(highlight=False, quiet=not is_main)
@@ -97,6 +98,9 @@ def _run_job(config: Config) -> None:
 
         setup_logging(visible=is_main)
         folder, summary = run(config)
+        if summary["params"]["prunable"]:
+            with (folder / "layers.csv").open() as file:
+                console.print(layer_table(list(csv.DictReader(file))))
     else:
         console.print("finished earlier; force=true starts over")
     console.print(summary_table(summary))

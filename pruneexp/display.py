@@ -16,7 +16,6 @@ def setup_logging(*, visible: bool) -> None:
     """Sends the package's log lines to the terminal, above the progress bar; warnings only where not `visible`."""
     logger = logging.getLogger("pruneexp")
     logger.setLevel(logging.INFO if visible else logging.WARNING)
-    logger.propagate = False
     logger.handlers = [RichHandler(console=console, show_time=False, show_path=False, show_level=False)]
 
 

@@ -257,12 +257,13 @@ class Trainer:
         with self.ema.applied() if self.ema else nullcontext():
             validation = self.evaluate(self.splits.validation)
             row = self._row(validation, seconds)
+            hard = validation  # what counts: a soft method's model is worth what its hard masks leave
             if self.method.soft and self.method.sparsity() > 0:
                 with self.method.hardened():
                     hard = self.evaluate(self.splits.validation)
                 row |= {f"validation_hard/{name}": value for name, value in hard.items()}
-        self.method.on_evaluation(self.step, validation)
-        headline = validation[self.task.headline]
+        self.method.on_evaluation(self.step, hard)
+        headline = hard[self.task.headline]
         if self.best is None or headline > self.best["value"]:
             self.best = {"value": headline, "step": self.step, "sparsity": row["sparsity/prunable"]}
         self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0

@@ -100,3 +100,19 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def layer_table(layers: list[Mapping[str, str]]) -> "Table":
+    """The rows of layers.csv as a table: what each layer lost, and which layers were left alone."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("layer", overflow="fold")
+    for heading in ("shape", "weights", "zeros", "sparsity"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer in layers:
+        share = f"{100 * float(layer['sparsity']):.2f} %" if layer["pruned"] == "True" else "left alone"
+        shape = layer["shape"].strip("[]").replace(", ", " x ")
+        table.add_row(layer["name"], shape, f"{int(layer['weights']):,}", f"{int(layer['zeros']):,}", share)
+    return table

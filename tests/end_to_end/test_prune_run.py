@@ -52,7 +52,7 @@ def test_run_and_run_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=lambda v: str(v)
+    ("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str
 )
 def test_a_stopped_run_resumes_to_the_same_weights(number, exit_code, tmp_path):
     longer = [*SMALL[:2], "epochs=30", *SMALL[3:]]

@@ -37,6 +37,7 @@ def arguments():
 
     def read(name: str, /, **changes):
         config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        config.pop("defaults", None)
         config.pop("_target_")
         return {**config, **changes}
 

@@ -17,6 +17,7 @@ IMAGE = [path for path in CONFIGS if path.stem not in ("bert", "bert_tiny")]
 
 def target(path: Path):
     config = yaml.safe_load(path.read_text())
+    config.pop("defaults", None)
     module, _, name = config.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), name), config
 
