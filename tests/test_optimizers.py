@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pruneexp.optimizers import SGD, AdamW
+
+RECIPE = {
+    "learning_rate": 0.1,
+    "weight_decay": 0.01,
+    "decay_norms_and_biases": False,
+    "schedule": "cosine",
+    "warmup": 0.0,
+    "milestones": [],
+    "gamma": 0.1,
+    "clip_norm": None,
+}
+
+
+def sgd(**changes):
+    return SGD(momentum=0.9, nesterov=False, **{**RECIPE, **changes})
+
+
+def test_cosine_by_hand():
+    recipe = sgd()
+    assert [recipe.factor(step, 100) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+
+
+def test_linear_and_constant():
+    assert [sgd(schedule="linear").factor(step, 10) for step in (0, 5, 9)] == pytest.approx([1, 0.5, 0.1])
+    assert sgd(schedule="constant").factor(9, 10) == 1
+
+
+def test_milestones():
+    recipe = sgd(schedule="step", milestones=[0.5, 0.75])
+    assert [recipe.factor(step, 100) for step in (49, 50, 75)] == pytest.approx([1, 0.1, 0.01])
+
+
+def test_warm_up_rises_to_the_peak():
+    recipe = sgd(warmup=0.1, schedule="constant")
+    factors = [recipe.factor(step, 100) for step in range(12)]
+    assert factors == sorted(factors)
+    assert 0 < factors[0] < factors[9] < 1 == factors[10]
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    groups = sgd().build(model).param_groups
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    assert decayed == {id(model[0].weight), id(model[3].weight)}
+    everything = sgd(decay_norms_and_biases=True).build(model).param_groups
+    assert [group["weight_decay"] for group in everything] == [0.01]
+
+
+def test_a_methods_own_parameters_have_their_own_rate_and_no_decay():
+    model = nn.Linear(2, 2)
+    gate = nn.Parameter(torch.zeros(2))
+    recipe = AdamW(betas=[0.9, 0.999], epsilon=1e-8, **RECIPE)
+    optimizer = recipe.build(model, [{"params": [gate], "lr": 1.0, "maximize": True}])
+    recipe.set_rate_(optimizer, 50, 100)
+    own = optimizer.param_groups[-1]
+    assert (own["lr"], own["weight_decay"], own["maximize"]) == (pytest.approx(0.5), 0.0, True)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi / 2)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learning_rate": 0.0}, "optimizer.learning_rate=0.0"),
+        ({"weight_decay": -1.0}, "optimizer.weight_decay=-1.0"),
+        ({"schedule": "cosin"}, "optimizer.schedule=cosin"),
+        ({"warmup": 1.0}, "optimizer.warmup=1.0"),
+        ({"milestones": [2.0]}, "optimizer.milestones="),
+        ({"clip_norm": 0.0}, "optimizer.clip_norm=0.0"),
+    ],
+)
+def test_impossible_values_are_named(changes, words):
+    with pytest.raises(ValueError, match=words.replace(".", r"\.").replace("[", r"\[")):
+        sgd(**changes)
+
+
+def test_impossible_values_of_the_optimizers_themselves():
+    with pytest.raises(ValueError, match=r"optimizer\.momentum=1"):
+        SGD(momentum=1.0, nesterov=False, **RECIPE)
+    with pytest.raises(ValueError, match=r"optimizer\.betas="):
+        AdamW(betas=[0.9], epsilon=1e-8, **RECIPE)
