@@ -259,7 +259,8 @@ class Trainer:
             row = self._row(validation, seconds)
             hard = validation  # what counts: a soft method's model is worth what its hard masks leave
             if self.method.soft and self.method.sparsity() > 0:
-                with self.method.hardened():
+                # Compiling the hard forward pass as well would cost more than it saves.
+                with self.method.hardened(), torch.compiler.set_stance("force_eager"):
                     hard = self.evaluate(self.splits.validation)
                 row |= {f"validation_hard/{name}": value for name, value in hard.items()}
         self.method.on_evaluation(self.step, hard)
@@ -331,6 +332,7 @@ class Trainer:
         if self.ema:
             self.ema.copy_to_model_()
         self.model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
+        self.model._compiled_call_impl = None  # what `compile()` set: nothing is left that would repay compiling again
         masks = self.method.finalize()
         apply_masks_(dict(self.model.named_parameters()), masks)
         return masks

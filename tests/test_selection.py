@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruneexp.selection import boundary, keep_largest
+from pruneexp.selection import WarmBoundary, boundary, keep_largest
 
 
 def test_boundary_by_hand():
@@ -43,3 +43,39 @@ def test_exact_count_and_no_pruned_value_above_a_kept_one(row, data):
     assert int((~keep).sum()) == k
     if 0 < k < len(row):
         assert values[~keep].max() <= values[keep].min()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("jump", [0.0, 0.001, 0.5])
+def test_a_warm_start_is_exact_however_the_values_move(dtype, jump):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(1, 5000, generator=generator).to(dtype)
+    warm = WarmBoundary()
+    for step in range(40):
+        k = 1 + 100 * step
+        assert [edge.tolist() for edge in warm(values, k)] == [edge.tolist() for edge in boundary(values, k)]
+        values = (values * (1 + jump * torch.randn(1, 5000, generator=generator).to(dtype))).abs()
+
+
+def test_a_warm_start_with_ties_zeros_and_all_equal_values():
+    warm = WarmBoundary()
+    for values in (torch.zeros(1, 10), torch.ones(1, 10), torch.tensor([[0.0] * 5 + [1.0] * 5]), torch.zeros(1, 10)):
+        for k in (1, 5, 9):
+            assert [edge.tolist() for edge in warm(values, k)] == [edge.tolist() for edge in boundary(values, k)]
+
+
+def test_a_warm_start_orders_the_band_only(monkeypatch):
+    import numpy as np
+
+    values = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0))
+    warm = WarmBoundary()
+    sizes = []
+    partition = np.partition
+    monkeypatch.setattr(
+        np, "partition", lambda a, *args, **named: (sizes.append(a.size), partition(a, *args, **named))[1]
+    )
+    for _ in range(12):
+        warm(values, 90_000)
+        values = values * 1.0001
+    assert sizes[0] == 100_000
+    assert max(sizes[8:]) < 3000

@@ -30,7 +30,7 @@ from torch.nn.utils import parametrize
 from pruneexp.masks import Masks, count_to_prune
 from pruneexp.methods.base import Pruner, Setting
 from pruneexp.patterns import Pattern
-from pruneexp.selection import boundary
+from pruneexp.selection import WarmBoundary
 
 
 class _SoftMaskedWeight(torch.autograd.Function):
@@ -66,6 +66,7 @@ class SoftMask(nn.Module):
         self.temperature: Tensor | None = None  # of the same shape
         self.edges: Tensor | None = None  # (groups, 2): the units that define t, where gradient flows through it
         self.hard: Tensor | None = None
+        self.boundary = WarmBoundary()
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, of the shape of `weight`."""
@@ -93,7 +94,7 @@ class SoftMask(nn.Module):
         if count == 0:
             self.threshold_squared = self.edges = None
             return
-        largest_pruned, smallest_kept = boundary(units, count)
+        largest_pruned, smallest_kept = self.boundary(units, count)
         self.threshold_squared = (0.5 * (largest_pruned + smallest_kept)).square()
         temperature = self.tau * self.threshold_squared if self.relative else torch.full_like(largest_pruned, self.tau)
         # A group of zeros has t = 0; 0 / 0 would be NaN, and with any temperature its mask is 1/2.
