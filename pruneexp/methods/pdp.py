@@ -33,22 +33,47 @@ from pruneexp.patterns import Pattern
 from pruneexp.selection import WarmBoundary
 
 
+BLOCK = 1 << 18
+"""Weights worked on at a time on a CPU: what the steps of a formula pass on then stays in its cache (1 MiB)."""
+
+
+def _blocks(like: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Flat pieces of tensors that share the memory layout of `like`; on a GPU, or with another layout, all at once."""
+    if like.device.type != "cpu" or any(tensor.stride() != like.stride() for tensor in tensors):
+        yield tensors
+        return
+    order = sorted(range(like.dim()), key=lambda dim: (-like.stride(dim), dim))
+    flat = [tensor.permute(order) for tensor in tensors]
+    if not all(tensor.is_contiguous() for tensor in flat):
+        yield tensors
+        return
+    yield from zip(*(tensor.view(-1).split(BLOCK) for tensor in flat), strict=True)
+
+
 class _SoftMaskedWeight(torch.autograd.Function):
     """m(w) w for single weights and a constant t, keeping only w for the backward pass."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, threshold_squared: Tensor, temperature: Tensor) -> Tensor:
         ctx.save_for_backward(weight, threshold_squared, temperature)
-        return weight.square().sub_(threshold_squared).div_(temperature).sigmoid_().mul_(weight)
+        t_squared, sharpness = threshold_squared.view(()), 1 / temperature.view(())
+        result = torch.empty_like(weight)
+        for w, out in _blocks(weight, weight, result):
+            torch.mul(w, w, out=out)
+            out.sub_(t_squared).mul_(sharpness).sigmoid_().mul_(w)
+        return result
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, threshold_squared, temperature = ctx.saved_tensors
-        square = weight.square()
-        mask = ((square - threshold_squared) / temperature).sigmoid_()
-        # m (1 + (2 w^2 / tau) (1 - m))
-        slope = square.mul_(2 / temperature).mul_(1 - mask).add_(1).mul_(mask)
-        return slope.mul_(gradient), None, None
+        t_squared, sharpness = threshold_squared.view(()), 1 / temperature.view(())
+        result = torch.empty_like(weight)
+        for w, g, out in _blocks(weight, weight, gradient, result):
+            torch.mul(w, w, out=out)
+            mask = (out - t_squared).mul_(sharpness).sigmoid_()
+            # m (1 + (2 w^2 / tau) (1 - m)) g, with m (1 - m) as m - m^2
+            out.mul_(2 * sharpness).mul_(torch.addcmul(mask, mask, mask, value=-1)).add_(mask).mul_(g)
+        return result, None, None
 
 
 class SoftMask(nn.Module):
