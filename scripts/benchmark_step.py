@@ -3,10 +3,10 @@
     python scripts/benchmark_step.py --mask-work resnet18 --json figures.json
     python scripts/benchmark_step.py --step resnet18 --batch-size 128
 
-Mask work is what a step adds for the weights alone: threshold, forward and backward of the mask. The variants run in one
-process, one after the other in every round, and medians over rounds are printed: the machine's mood hits all alike.
-`pdp_over_static` is PDP over a fixed mask multiplied in autograd; `sorting` is PDP with `torch.sort` for its thresholds and
-plain autograd for its mask, as a first implementation would have it.
+Mask work is what a step adds for the weights alone: threshold, forward and backward of the mask. The variants run in
+one process, one after the other in every round, and medians over rounds are printed: the machine's mood hits all alike.
+`pdp_over_static` is PDP over a fixed mask multiplied in autograd; `sorting` is PDP with `torch.sort` for its thresholds
+and plain autograd for its mask, as a first implementation would have it.
 """
 
 import argparse
@@ -145,7 +145,8 @@ def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
                 model.to(memory_format=torch.channels_last)
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
         labels = torch.randint(info.num_outputs, (arguments.batch_size,), generator=generator).to(device)
-        variants[variant] = step_of(model, method, optimizer, {"inputs": inputs, "labels": labels}, arguments, info)
+        batch = {"inputs": inputs, "labels": labels}
+        variants[variant] = step_of(model, method, optimizer=optimizer, batch=batch, bf16=arguments.bf16, info=info)
         if device.type == "cuda":
             variants[variant]()
             torch.cuda.reset_peak_memory_stats()
@@ -160,21 +161,16 @@ def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def step_of(
-    model: nn.Module,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    batch: dict,
-    arguments: argparse.Namespace,
-    info: DataInfo,
+    model: nn.Module, method: Method, *, optimizer: torch.optim.Optimizer, batch: dict, bf16: bool, info: DataInfo
 ) -> Callable[[], None]:
     """A function that makes one training step, as the trainer makes it."""
     task = task_for(info, label_smoothing=0.0)
     numbers = iter(range(1, 10**9))
-    kind = torch.device(arguments.device).type
+    kind = batch["labels"].device.type
 
     def step() -> None:
         method.before_step(next(numbers))
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=arguments.bf16):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
             loss = task.loss(model, batch)
         loss.backward()
         optimizer.step()

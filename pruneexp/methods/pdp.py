@@ -32,7 +32,6 @@ from pruneexp.methods.base import Pruner, Setting
 from pruneexp.patterns import Pattern
 from pruneexp.selection import WarmBoundary
 
-
 BLOCK = 1 << 18
 """Weights worked on at a time on a CPU: what the steps of a formula pass on then stays in its cache (1 MiB)."""
 
