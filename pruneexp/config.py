@@ -45,7 +45,7 @@ NOT_IN_HASH = frozenset(
 LOCATION_KEYS = frozenset({"root", "workers", "download", "checkpoint_minutes"})
 """Keys that say where data lies and how often to save, at any depth; they do not change the result."""
 
-CONTENT_KEYS = frozenset({"checkpoint", "name_or_path", "path", "tokenizer", "dense_from"})
+CONTENT_KEYS = frozenset({"checkpoint", "name_or_path", "path", "tokenizer", "teacher"})
 """Keys that name a file or folder whose content changes the result, at any depth."""
 
 
@@ -225,7 +225,7 @@ def dense_config(config: Config) -> Config:
     result = merged(config, config["dense_run"])
     result["method"] = {"_target_": "pruneexp.methods.dense.Dense"}
     result["choices"] = {**config["choices"], "method": "dense"}
-    return {**result, "dense": "none"}
+    return {**result, "dense": "none", "distillation": None}
 
 
 def run_hash(config: Config) -> str:

@@ -1,5 +1,6 @@
 """One experiment, from a config to a finished run: build parts, start dense, train, finalise, measure, write."""
 
+import copy
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,6 +127,7 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
         else:
             model = parts.model.network(splits.info, pretrained=False)
             load_weights(model, dense_folder / "model.safetensors", key="dense")
+        task = with_teacher(config, task, model, accelerator)
         trainer = Trainer(
             model,
             splits,
@@ -164,6 +166,29 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
         this_run.finish(summary)
     accelerator.wait_for_everyone()
     return this_run.summary()
+
+
+def with_teacher(config: Config, task: Task, model: nn.Module, accelerator: Accelerator) -> Task:
+    """The task, wrapped in the distillation that the config asks for, if it does.
+
+    model: what pruning starts from; a copy of it is the teacher with distillation.teacher=dense.
+
+    Raises:
+        ValueError: there is no such teacher.
+    """
+    node = config["distillation"]
+    if not node:
+        return task
+    if node["teacher"] == "dense":
+        if config["dense"] == "none":
+            raise ValueError(
+                "distillation.teacher=dense: dense=none leaves no dense model; set dense=train, or name a run"
+            )
+        teacher = copy.deepcopy(model)
+    else:
+        teacher = load(node["teacher"])
+    teacher = accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
+    return build(node, "distillation", task=task, teacher_model=teacher)
 
 
 def _dense_reference(config: Config, folder: Path | None, trainer: Trainer, task: Task) -> Summary | None:
