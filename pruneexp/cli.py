@@ -142,6 +142,7 @@ def _run_job(config: Config) -> None:
     folder = run_folder(config)
     summary = None if config["force"] else finished_summary(folder)
     if summary is None:
+        console.print(f"folder  {folder}", soft_wrap=True)  # before the imports, which take seconds
         from pruneexp.display import setup_logging
         from pruneexp.experiment import run
 

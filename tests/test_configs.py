@@ -8,6 +8,7 @@ import yaml
 
 from pruneexp.cli import CONFIGS, compose
 from pruneexp.config import ConfigError, build, dense_config, merged, run_folder, run_hash, signature
+from pruneexp.schedules import Timeline
 
 GROUPS = ("model", "dataset", "method", "pattern", "budget", "schedule", "optimizer", "logger", "distillation")
 FILES = [(group, path) for group in GROUPS for path in sorted((CONFIGS / group).rglob("*.yaml"))]
@@ -38,6 +39,15 @@ def test_every_config_builds(group):
         selected = choice(group, path)
         config = compose([selected, *NEEDS_A_VALUE.get(selected, [])])
         build(config[group], group)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes_and_its_schedule_ends_in_time(path):
+    config = compose([f"experiment={path.stem}"])
+    method = build(config["method"], "method")
+    build(config["optimizer"], "optimizer")
+    method.schedule.check(method.target, Timeline(steps_per_epoch=10, total_steps=round(10 * config["epochs"])))
+    assert run_folder(config).parts[1] == path.stem
 
 
 @pytest.mark.parametrize("group", ["method", "dataset", "model"])
