@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from pruneexp.cli import CONFIGS
+
 pytestmark = pytest.mark.slow
 
 SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "dense=none", "logger=none", "device=cpu"]
@@ -106,24 +108,27 @@ def test_two_jobs_of_a_sweep_do_not_touch_each_other(tmp_path):
     assert weights["forth"] == weights["back"]
 
 
-def test_two_processes_agree_with_one(tmp_path):
+def test_two_processes_agree_with_one_for_every_method(tmp_path):
     """Text without dropout has no batch statistics, so the same global batch must give the same model."""
-    text = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd", "method=gmp"]
-    options = [*SMALL, *text]
+    methods = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+    text = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd"]
+    options = ["-m", *SMALL, *text, f"method={','.join(methods)}"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pruneexp.cli"]
-    folders = []
     for name, command in (("one", PRUNE_RUN), ("two", torchrun)):
         folder = tmp_path / name
         folder.mkdir()
         done = prune_run(*options, cwd=folder, command=command)
         assert done.returncode == 0, done.stderr
-        folders.append(only_run(folder))
-    one, two = (load_file(folder / "model.safetensors") for folder in folders)
-    for name, tensor in one.items():
-        assert (tensor - two[name]).abs().max() < 1e-5, name
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
-    assert summaries[0]["sparsity"] == summaries[1]["sparsity"]
-    assert summaries[0]["headline"]["value"] == pytest.approx(summaries[1]["headline"]["value"], abs=0.02)
+    runs = sorted((tmp_path / "one").glob("outputs/default/*"))
+    assert len(runs) == len(methods)
+    for run in runs:
+        other = tmp_path / "two" / "outputs" / "default" / run.name
+        one, two = load_file(run / "model.safetensors"), load_file(other / "model.safetensors")
+        difference = max(float((tensor - two[name]).abs().max()) for name, tensor in one.items())
+        assert difference < 1e-5, run.name
+        summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, other)]
+        assert summaries[0]["sparsity"] == summaries[1]["sparsity"]
+        assert summaries[0]["headline"]["value"] == pytest.approx(summaries[1]["headline"]["value"], abs=0.02)
 
 
 BAD_INPUT = [
