@@ -1,5 +1,6 @@
 """What all tests share: one thread, and public data files where there are such."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -47,3 +48,13 @@ def cifar10_root(shared_data, tmp_path_factory) -> Path:
 def cifar100_root(shared_data, tmp_path_factory) -> Path:
     """A folder with cifar-100-binary in it; a quarter of the training images."""
     return unpacked(shared_data, "cifar-100", tmp_path_factory.mktemp("cifar100"))
+
+
+@pytest.fixture(autouse=True)
+def log_handlers_as_they_were():
+    """A test that runs the command line in this process sets up logging; the next one must not see it."""
+    logger = logging.getLogger("pruneexp")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)
