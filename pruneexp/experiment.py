@@ -1,18 +1,19 @@
 """One experiment, from a config to a finished run: build parts, start dense, train, finalise, measure, write."""
 
 import copy
-import logging
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
 from pruneexp.config import Config, ConfigError, build, dense_config, run_folder
-from pruneexp.datasets.base import Dataset, Draw, Splits
+from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
@@ -28,8 +29,6 @@ from pruneexp.tasks.base import Task
 from pruneexp.tasks.build import task_for
 from pruneexp.tasks.metrics import majority_rate
 from pruneexp.trainer import Settings, Trainer
-
-logger = logging.getLogger("pruneexp")
 
 Summary = dict[str, Any]
 
@@ -263,12 +262,6 @@ def load(folder: str | Path) -> nn.Module:
     Raises:
         ValueError: the folder is not a finished run.
     """
-    import json
-
-    import yaml
-
-    from pruneexp.datasets.base import DataInfo
-
     folder = Path(folder)
     if not (folder / "summary.json").is_file():
         raise ValueError(f"{folder}: no finished run (it has no summary.json)")

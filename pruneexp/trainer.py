@@ -1,6 +1,5 @@
 """The training loop. It knows no method, model or dataset by name."""
 
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -30,8 +29,6 @@ from pruneexp.runs import Run
 from pruneexp.schedules import Timeline
 from pruneexp.signals import Interrupted, StopRequest
 from pruneexp.tasks.base import Task
-
-logger = logging.getLogger("pruneexp")
 
 CALIBRATION_BATCHES = 8
 
@@ -102,7 +99,7 @@ class Trainer:
             TrainingError: the loss is not finite, an example cannot be read, or the processes disagree on the masks.
             Interrupted: a signal came; a checkpoint was saved.
         """
-        self.began = self.saved = time.monotonic()
+        self.began = self.saved = self.evaluated = time.monotonic()
         bar_of_run = bar(
             self.run.config["choices"]["method"], self.timeline.total_steps, self.step, visible=self.run.is_main
         )
@@ -253,7 +250,7 @@ class Trainer:
     def _evaluate(self, progress: Bar) -> None:
         """Validates, logs a line, and remembers the best."""
         self._check_loss()
-        seconds = time.monotonic() - getattr(self, "evaluated", self.began)
+        seconds = time.monotonic() - self.evaluated
         with self.ema.applied() if self.ema else nullcontext():
             validation = self.evaluate(self.splits.validation)
             row = self._row(validation, seconds)
