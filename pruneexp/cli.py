@@ -10,7 +10,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -74,13 +74,7 @@ def help_text() -> str:
 
     Hydra's own help composes every file there is, which takes several times as long as all the rest.
     """
-    arguments = sys.argv[1:]
-    folders = [CONFIGS, *(Path(value) for key, value in pairwise(arguments) if key in ("--config-dir", "-cd"))]
-    choices: dict[str, set[str]] = {}
-    for folder in folders:
-        for file in folder.glob("*/**/*.yaml"):
-            group, *rest = file.relative_to(folder).with_suffix("").parts
-            choices.setdefault(group, set()).add("/".join(rest))
+    choices = _choices()
     groups = [
         textwrap.fill(
             ", ".join(sorted(choices[group])), 98, initial_indent=f"  {group:<11} ", subsequent_indent=" " * 14
@@ -90,6 +84,17 @@ def help_text() -> str:
     text = (CONFIGS / "run.yaml").read_text()
     options = text[text.index("\nsparsity:") : text.index("\nhydra:")].strip()
     return HELP.format(groups="\n".join(groups), options=textwrap.indent(options, "  "))
+
+
+def _choices() -> dict[str, set[str]]:
+    """The options of each group, from our configs and those of --config-dir."""
+    folders = [CONFIGS, *(Path(value) for key, value in pairwise(sys.argv[1:]) if key in ("--config-dir", "-cd"))]
+    choices: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in folder.glob("*/**/*.yaml"):
+            group, *rest = file.relative_to(folder).with_suffix("").parts
+            choices.setdefault(group, set()).add("/".join(rest))
+    return choices
 
 
 @hydra.main(config_path=str(CONFIGS), config_name="run", version_base="1.3")
@@ -188,8 +193,7 @@ def _config_message(error: Exception) -> str:
     """One line that names key, value and remedy."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.partition("/")
-        options = [str(file.relative_to(CONFIGS / group).with_suffix("")) for file in (CONFIGS / group).rglob("*.yaml")]
-        return f"{group}={choice}: there is no such {group}; " + _suggestion(choice, options)
+        return f"{group}={choice}: there is no such {group}; " + _suggestion(choice, _choices().get(group, set()))
     message = str(error)
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", message)
     if unknown:
@@ -198,7 +202,7 @@ def _config_message(error: Exception) -> str:
     return " ".join(message.split())
 
 
-def _suggestion(wrong: str, options: list[str]) -> str:
+def _suggestion(wrong: str, options: Collection[str]) -> str:
     close = difflib.get_close_matches(wrong, sorted(options), n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"

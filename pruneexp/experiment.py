@@ -1,7 +1,6 @@
 """One experiment, from a config to a finished run: build parts, start dense, train, finalise, measure, write."""
 
 import copy
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from pruneexp.config import Config, ConfigError, build, dense_config, run_folder
+from pruneexp.config import Config, ConfigError, build, dense_config, finished_summary, run_folder
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
 from pruneexp.loggers.base import Logger
@@ -92,9 +91,9 @@ def run(config: Config) -> tuple[Path, Summary]:
     """
     parts = build_parts(config)
     folder = run_folder(config)
-    finished = Run(folder, config, parts.logger)
-    if finished.done and not config["force"]:
-        return folder, finished.summary()
+    finished = finished_summary(folder)
+    if finished is not None and not config["force"]:
+        return folder, finished
     dense_folder = None
     if config["dense"] == "train":
         dense_folder, _ = run({**dense_config(config), "force": False})
@@ -193,7 +192,7 @@ def with_teacher(config: Config, task: Task, model: nn.Module, accelerator: Acce
 def _dense_reference(config: Config, folder: Path | None, trainer: Trainer, task: Task) -> Summary | None:
     """The test score of the dense model that pruning starts from, None if it starts from no trained model."""
     if folder is not None:
-        return Run(folder, config, Logger()).summary()["headline"]
+        return finished_summary(folder)["headline"]
     if config["dense"] == "pretrained":
         value = trainer.evaluate(trainer.splits.test)[task.headline]
         return {"name": task.headline, "value": value, "split": "test"}
@@ -263,11 +262,11 @@ def load(folder: str | Path) -> nn.Module:
         ValueError: the folder is not a finished run.
     """
     folder = Path(folder)
-    if not (folder / "summary.json").is_file():
+    summary = finished_summary(folder)
+    if summary is None:
         raise ValueError(f"{folder}: no finished run (it has no summary.json)")
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    info = json.loads((folder / "summary.json").read_text())["info"]
-    listed = {key: tuple(value) if isinstance(value, list) else value for key, value in info.items()}
+    listed = {key: tuple(value) if isinstance(value, list) else value for key, value in summary["info"].items()}
     node = {**config["model"], "checkpoint": None}
     if (folder / PROCESSOR).is_dir():
         node["name_or_path" if "name_or_path" in node else "tokenizer"] = str(folder / PROCESSOR)

@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from pruneexp.budgets import Budget, check_budget
 from pruneexp.datasets.base import Batch
@@ -134,6 +135,7 @@ class Pruner(Method):
         self.budget = budget
         self.schedule = schedule
         self.exclude = exclude
+        self.parametrized: list[nn.Module] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Finds the prunable weights and checks that the schedule reaches its target in this training."""
@@ -149,6 +151,19 @@ class Pruner(Method):
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)
         check_budget([weight.numel() for weight in self.weights.values()], self.target)
+
+    def attach(self, model: nn.Module, parametrizations: Mapping[str, nn.Module]) -> None:
+        """Attaches one parametrization to each weight, by dense name; `weights` then holds the original parameters."""
+        for name, parametrization in parametrizations.items():
+            module = model.get_submodule(name.rpartition(".")[0])
+            parametrize.register_parametrization(module, "weight", parametrization)
+            self.weights[name] = module.parametrizations.weight.original
+            self.parametrized.append(module)
+
+    def detach(self) -> None:
+        """Removes them again; the plain weights are the original ones."""
+        for module in self.parametrized:
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
 
     def layer_budget(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
         """The sparsity of each layer: the budget's, or the same for all where the pattern sets it."""

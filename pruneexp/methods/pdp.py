@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.utils import parametrize
 
 from pruneexp.masks import Masks, count_to_prune
 from pruneexp.methods.base import Pruner, Setting
@@ -121,8 +120,8 @@ class SoftMask(nn.Module):
         largest_pruned, smallest_kept = self.boundary(units, count)
         self.threshold_squared = (0.5 * (largest_pruned + smallest_kept)).square()
         temperature = self.tau * self.threshold_squared if self.relative else torch.full_like(largest_pruned, self.tau)
-        # A group of zeros has t = 0; 0 / 0 would be NaN, and with any temperature its mask is 1/2.
-        self.temperature = temperature.clamp_(min=torch.finfo(temperature.dtype).tiny)
+        # Where zeros reach the threshold t = 0, and 0 / 0 would be NaN; so would w^2 / tau x 0 with the smallest tau.
+        self.temperature = temperature.clamp_(min=max(1e-30, torch.finfo(temperature.dtype).tiny))
         if differentiable:
             lower = (units == largest_pruned).int().argmax(dim=1, keepdim=True)
             upper = (units == smallest_kept).int().argmax(dim=1, keepdim=True)
@@ -177,14 +176,8 @@ class PDP(Pruner):
         """Attaches a SoftMask to every prunable weight."""
         super().setup(model, setting)
         self.headline = setting.task.headline
-        self.modules: dict[str, nn.Module] = {}
-        self.soft_masks: dict[str, SoftMask] = {}
-        for name in self.weights:
-            module = model.get_submodule(name.rpartition(".")[0])
-            soft_mask = SoftMask(self.pattern, self.tau, relative=self.tau_relative)
-            parametrize.register_parametrization(module, "weight", soft_mask)
-            self.modules[name], self.soft_masks[name] = module, soft_mask
-            self.weights[name] = module.parametrizations.weight.original
+        self.soft_masks = {name: SoftMask(self.pattern, self.tau, relative=self.tau_relative) for name in self.weights}
+        self.attach(model, self.soft_masks)
 
     def before_step(self, step: int) -> bool:
         """Fixes the budgets when pruning begins; then moves the thresholds; hardens when it is time."""
@@ -265,8 +258,7 @@ class PDP(Pruner):
         if not self.masks:
             self._fix_budget()
             self._harden()
-        for module in self.modules.values():
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        self.detach()
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.utils import parametrize
 
 from pruneexp.masks import Masks
 from pruneexp.methods.base import Pruner, Setting
@@ -65,11 +64,8 @@ class SRSTE(Pruner):
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Attaches a RefinedMask to every prunable weight."""
         super().setup(model, setting)
-        self.modules = {name: model.get_submodule(name.rpartition(".")[0]) for name in self.weights}
         self.refined = {name: RefinedMask(self.decay) for name in self.weights}
-        for name, module in self.modules.items():
-            parametrize.register_parametrization(module, "weight", self.refined[name])
-            self.weights[name] = module.parametrizations.weight.original
+        self.attach(model, self.refined)
 
     def before_step(self, step: int) -> bool:
         """Chooses the masks of this step."""
@@ -96,8 +92,7 @@ class SRSTE(Pruner):
         self.masks = {name: refined.mask for name, refined in self.refined.items()}
         for refined in self.refined.values():
             refined.mask = None
-        for module in self.modules.values():
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        self.detach()
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:

@@ -94,6 +94,15 @@ def test_a_layer_of_zeros_gives_no_nan(relative):
     assert weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_that_is_sparse_already_gives_no_nan(dtype):
+    weight = torch.tensor([[0.0, 0.0, 0.0, 5.0, -0.1, 30.0]], dtype=dtype, requires_grad=True)
+    effective = soft_mask(weight, 0.3, tau=0.02, relative=True)(weight)  # t = 0: two of the zeros go
+    effective.sum().backward()
+    assert torch.equal(effective, weight)
+    assert weight.grad.tolist() == [[0.5, 0.5, 0.5, 1.0, 1.0, 1.0]]
+
+
 def test_all_equal_weights_have_a_mask_of_one_half():
     weight = torch.full((3, 4), 0.3, dtype=torch.float64)
     assert torch.allclose(soft_mask(weight, 0.5, tau=0.05)(weight), weight / 2)
