@@ -1,7 +1,9 @@
 """Budgets: from one target sparsity to the sparsity of each layer.
 
-Every budget prunes exactly round(target x N) units of the N there are, leaves each layer at least one, and states each
-layer's share as a fraction count / units, so that the mask of a layer gets exactly that count back.
+A layer is a group of units (`pruneexp.groups`): single weights, blocks, channels. Of N single weights every budget
+prunes exactly round(target x N); of larger units, as near to the target fraction of the weights as whole units allow.
+Each layer keeps at least one unit. A layer's share is the fraction count / units, so that the mask of a layer gets
+exactly that count back.
 """
 
 from abc import ABC, abstractmethod
@@ -18,34 +20,51 @@ from pruneexp.selection import keep_largest
 class Budget(ABC):
     """A rule that spreads a target sparsity over layers."""
 
-    def __call__(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, unit_sizes: Mapping[str, int] | None = None
+    ) -> dict[str, float]:
         """The sparsity of each layer, in [0, 1).
 
-        scores: name -> non-negative scores of the layer's units, the shape of its weight; larger = keep.
-        sparsity: the target over all layers together, in [0, 1).
+        scores: name -> non-negative scores of the layer's units; larger = keep. Single weights have the shape of their
+        tensor. sparsity: the target over all weights of all layers together, in [0, 1). unit_sizes: name -> weights in
+        each unit of the layer, None for single weights.
 
         Raises:
             ValueError: the target leaves fewer units than there are layers.
         """
-        sizes = {name: layer.numel() for name, layer in scores.items()}
-        check_budget(list(sizes.values()), sparsity)
-        to_prune = count_to_prune(sparsity, sum(sizes.values()))
-        counts = self.counts(scores, to_prune)
-        return {name: counts[name] / size for name, size in sizes.items()}
+        counted = {name: layer.numel() for name, layer in scores.items()}
+        sizes = unit_sizes or dict.fromkeys(scores, 1)
+        check_budget(counted, sparsity, sizes)
+        if set(sizes.values()) <= {1}:
+            counts = self.counts(scores, count_to_prune(sparsity, sum(counted.values())))
+        else:
+            counts = self.counts_of_sizes(scores, sparsity, sizes)
+        return {name: counts[name] / units for name, units in counted.items()}
 
     @abstractmethod
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
         """The number of units to prune in each layer; at most all but one of a layer, `to_prune` in total."""
 
+    @abstractmethod
+    def counts_of_sizes(
+        self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
+    ) -> dict[str, int]:
+        """The number of units to prune in each layer, at most all but one, where they have several weights."""
 
-def check_budget(sizes: list[int], sparsity: float) -> None:
-    """Raises ValueError if a sparsity over layers of these sizes leaves fewer weights than there are layers."""
-    total = sum(sizes)
+
+def check_budget(counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError if a sparsity would keep fewer weights than there are in one unit of each layer.
+
+    counts: layer -> number of units. sizes: layer -> weights in each.
+    """
+    total = sum(counts[name] * sizes[name] for name in counts)
     kept = total - count_to_prune(sparsity, total)
-    if kept < len(sizes):
+    least = sum(sizes[name] for name in counts)
+    if kept < least:
+        units = "one" if least == len(counts) else "one unit"
         raise ValueError(
-            f"sparsity={sparsity}: would keep {kept} of {total} prunable weights in {len(sizes)} layers, and at least "
-            "one has to stay in each; lower the sparsity or exclude small layers"
+            f"sparsity={sparsity}: would keep {kept} of {total} prunable weights in {len(counts)} layers, and at least "
+            f"{units} has to stay in each; lower the sparsity or exclude small layers"
         )
 
 
@@ -55,14 +74,45 @@ class Global(Budget):
 
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
         """How many of the `to_prune` smallest scores are in each layer, the best unit of each layer left out."""
-        pool = torch.cat([layer.detach().flatten() for layer in scores.values()])
-        start = 0
-        for layer in scores.values():
-            pool[start + int(layer.argmax())] = float("inf")
-            start += layer.numel()
-        pruned = ~keep_largest(pool[None], to_prune)[0]
-        parts = pruned.split([layer.numel() for layer in scores.values()])
-        return {name: int(part.sum()) for name, part in zip(scores, parts, strict=True)}
+        pruned = ~keep_largest(_pool(scores)[None], to_prune)[0]
+        return _count_by_layer(pruned, scores)
+
+    def counts_of_sizes(
+        self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
+    ) -> dict[str, int]:
+        """The units with the smallest scores, the best of each layer left out, that fit into the target.
+
+        A unit that is larger than what is left of the target is passed over, so that smaller ones fill it up.
+        """
+        pool = _pool(scores)
+        size = torch.cat([torch.full((layer.numel(),), sizes[name]) for name, layer in scores.items()])
+        order = pool.cpu().argsort(stable=True)[: len(pool) - len(scores)]  # infinite scores come last
+        left = round(sparsity * int(size.sum()))
+        fits = size[order].cumsum(0) <= left
+        pruned = torch.zeros(len(pool), dtype=torch.bool)
+        pruned[order[fits]] = True
+        left -= int(size[order[fits]].sum())
+        for unit in order[~fits].tolist():
+            if size[unit] <= left:
+                pruned[unit] = True
+                left -= int(size[unit])
+        return _count_by_layer(pruned, scores)
+
+
+def _pool(scores: Mapping[str, Tensor]) -> Tensor:
+    """All scores in a row, the best of each layer infinite."""
+    pool = torch.cat([layer.detach().flatten() for layer in scores.values()])
+    start = 0
+    for layer in scores.values():
+        pool[start + int(layer.argmax())] = float("inf")
+        start += layer.numel()
+    return pool
+
+
+def _count_by_layer(chosen: Tensor, scores: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many are chosen in each layer. chosen: bool, in the order of `_pool`."""
+    parts = chosen.split([layer.numel() for layer in scores.values()])
+    return {name: int(part.sum()) for name, part in zip(scores, parts, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -70,10 +120,16 @@ class Uniform(Budget):
     """Every layer has the target sparsity."""
 
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
-        """The target fraction of each layer."""
+        """The target fraction of each layer, the rounding handed out so that the total is exact."""
         total = sum(layer.numel() for layer in scores.values())
         shares = {name: to_prune / total * layer.numel() for name, layer in scores.items()}
         return whole_counts(shares, {name: layer.numel() - 1 for name, layer in scores.items()}, to_prune)
+
+    def counts_of_sizes(
+        self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
+    ) -> dict[str, int]:
+        """The target fraction of each layer, rounded."""
+        return {name: min(count_to_prune(sparsity, layer.numel()), layer.numel() - 1) for name, layer in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -103,6 +159,12 @@ class ERK(Budget):
             {name: size - 1 for name, size in sizes.items()},
             to_prune,
         )
+
+    def counts_of_sizes(
+        self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Raises ValueError: the rule is about single weights."""
+        raise ValueError("budget=erk: is defined for single weights; take budget=uniform or budget=global")
 
 
 def whole_counts(shares: Mapping[str, float], limits: Mapping[str, int], total: int) -> dict[str, int]:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from pruneexp.datasets.base import Batch, Split, Splits
+from pruneexp.datasets.base import Batch, Draw, Split, Splits
 from pruneexp.datasets.order import eval_draws, steps_per_epoch, train_draws
 from pruneexp.display import Bar, bar
 from pruneexp.ema import EMA
@@ -161,7 +161,7 @@ class Trainer:
             rank=0,
             world_size=1,
         )
-        batches = self.splits.train.serve(draws)
+        batches = _Served(self.splits.train, list(draws))
         return Setting(task=self.task, batches=batches, timeline=self.timeline, seed=self.settings.seed)
 
     def _batches(self) -> Iterator[Batch]:
@@ -333,6 +333,17 @@ class Trainer:
         masks = self.method.finalize()
         apply_masks_(dict(self.model.named_parameters()), masks)
         return masks
+
+
+@dataclass(frozen=True)
+class _Served:
+    """Batches of a split that can be gone through more than once."""
+
+    split: Split
+    draws: list[Draw]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.split.serve(self.draws))
 
 
 def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:

@@ -15,6 +15,8 @@ LAYERS = (
     (
         "masks",
         "selection",
+        "groups",
+        "gates",
         "patterns",
         "budgets",
         "schedules",
@@ -25,7 +27,7 @@ LAYERS = (
         "devices",
         "display",
     ),
-    ("datasets", "models", "tasks", "measure", "loggers", "surgery"),
+    ("datasets", "models", "tasks", "measure", "loggers", "surgery", "structured"),
     ("methods",),
     ("runs", "trainer"),
     ("report",),

@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 
 from pruneexp.budgets import Budget, check_budget
 from pruneexp.datasets.base import Batch
+from pruneexp.groups import Group, merged
 from pruneexp.masks import Masks, sparsity
 from pruneexp.models.parts import parts
 from pruneexp.patterns import Pattern
@@ -37,8 +38,8 @@ logger = logging.getLogger("pruneexp")
 class Setting:
     """What a method may know of the training it is part of.
 
-    batches: a few training batches for calibration, the same on every process. seed: of the run; random choices come
-    from generators seeded by (seed, step), so that all processes agree.
+    batches: a few training batches for calibration, the same on every process and every time. seed: of the run; random
+    choices come from generators seeded by (seed, step), so that all processes agree.
     """
 
     task: Task
@@ -135,41 +136,65 @@ class Pruner(Method):
         self.budget = budget
         self.schedule = schedule
         self.exclude = exclude
-        self.parametrized: list[nn.Module] = []
+        self.groups: dict[str, Group] = {}
+        self.parametrized: list[tuple[nn.Module, str]] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
-        """Finds the prunable weights and checks that the schedule reaches its target in this training."""
+        """Finds the groups of prunable weights and checks that the schedule reaches its target in this training."""
         candidates = prunable(model, self.exclude)
-        self.weights = {name: weight for name, weight in candidates.items() if self.pattern.fits(weight.shape)}
-        if not self.weights:
+        groups = self.pattern.groups(candidates, model, lambda: next(iter(setting.batches))["inputs"])
+        self.groups = {group.name: group for group in groups}
+        names = [name for group in self.groups.values() for name in group.parameters]
+        if not names:
             raise ValueError(
                 f"pattern={type(self.pattern).__name__}: fits none of the {len(candidates)} prunable layers"
             )
+        parameters = dict(model.named_parameters())
+        self.weights = {name: parameters[name] for name in dict.fromkeys(names)}
         if left := sorted(candidates.keys() - self.weights.keys()):
             logger.info("left dense, since the pattern does not fit them: %s", ", ".join(left))
         self.timeline = setting.timeline
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)
-        check_budget([weight.numel() for weight in self.weights.values()], self.target)
+        if self.pattern.fixed_sparsity is None:
+            counts = {name: group.unit_count for name, group in self.groups.items()}
+            check_budget(counts, self.target, self._unit_sizes())
 
     def attach(self, model: nn.Module, parametrizations: Mapping[str, nn.Module]) -> None:
-        """Attaches one parametrization to each weight, by dense name; `weights` then holds the original parameters."""
+        """Attaches one parametrization to each parameter, by dense name; `weights` then holds the original ones."""
         for name, parametrization in parametrizations.items():
-            module = model.get_submodule(name.rpartition(".")[0])
-            parametrize.register_parametrization(module, "weight", parametrization)
-            self.weights[name] = module.parametrizations.weight.original
-            self.parametrized.append(module)
+            path, _, leaf = name.rpartition(".")
+            module = model.get_submodule(path)
+            parametrize.register_parametrization(module, leaf, parametrization)
+            self.weights[name] = module.parametrizations[leaf].original
+            self.parametrized.append((module, leaf))
 
     def detach(self) -> None:
         """Removes them again; the plain weights are the original ones."""
-        for module in self.parametrized:
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        for module, leaf in self.parametrized:
+            parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
 
-    def layer_budget(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
-        """The sparsity of each layer: the budget's, or the same for all where the pattern sets it."""
+    def layer_budget(self, values: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
+        """The sparsity of each group: the budget's, or the same for all where the pattern sets it.
+
+        values: non-negative values of every weight, dense name -> (shape of the weight); larger = keep.
+        """
         if self.pattern.fixed_sparsity is not None:
-            return dict.fromkeys(scores, sparsity)
-        return self.budget(scores, sparsity)
+            return dict.fromkeys(self.groups, sparsity)
+        sizes = self._unit_sizes()
+        scores = {
+            name: values[name] if sizes[name] == 1 else group.scores(values) for name, group in self.groups.items()
+        }
+        return self.budget(scores, sparsity, sizes)
+
+    def pruned(self, values: Mapping[str, Tensor], budget: Mapping[str, float]) -> Masks:
+        """The masks that prune in each group its sparsity of the units with the smallest values."""
+        return merged(
+            group.masks(group.keep(values, budget[name])) for name, group in self.groups.items() if name in budget
+        )
+
+    def _unit_sizes(self) -> dict[str, int]:
+        return {name: group.unit_size for name, group in self.groups.items()}
 
 
 class Scored(Pruner):
@@ -193,7 +218,7 @@ class Scored(Pruner):
         if wanted == self.current or (step % self.update_every and wanted < self.target):
             return False
         scores = self.scores(step)
-        self.masks = self.pattern.masks(scores, self.layer_budget(scores, wanted))
+        self.masks = self.pruned(scores, self.layer_budget(scores, wanted))
         self.current = wanted
         return True
 

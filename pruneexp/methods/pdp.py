@@ -26,9 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from pruneexp.gates import Gates
+from pruneexp.groups import Group, SliceGroup
 from pruneexp.masks import Masks, count_to_prune
 from pruneexp.methods.base import Pruner, Setting
-from pruneexp.patterns import Pattern
+from pruneexp.patterns import TensorGroup, TensorPattern
 from pruneexp.selection import WarmBoundary
 
 BLOCK = 1 << 18
@@ -74,58 +76,70 @@ class _SoftMaskedWeight(torch.autograd.Function):
         return result, None, None
 
 
+class Threshold:
+    """t and tau of one group, and the soft mask that they make of its scores; no mask until `set`."""
+
+    def __init__(self, *, relative: bool, differentiable: bool) -> None:
+        """relative: measure tau in units of t^2. differentiable: let gradient flow through t."""
+        self.relative = relative
+        self.differentiable = differentiable
+        self.squared: Tensor | None = None  # t^2, (rows, 1)
+        self.temperature: Tensor | None = None  # of the same shape
+        self.edges: Tensor | None = None  # (rows, 2): the units that define t, where gradient flows through it
+        self.boundary = WarmBoundary()
+
+    @torch.no_grad()
+    def set(self, scores: Tensor, sparsity: float, tau: float) -> None:
+        """Puts t between the units that a sparsity keeps and prunes; below one unit nothing is masked.
+
+        scores: (rows, units).
+        """
+        count = count_to_prune(sparsity, scores.shape[1])
+        if count == 0:
+            self.clear()
+            return
+        largest_pruned, smallest_kept = self.boundary(scores, count)
+        self.squared = (0.5 * (largest_pruned + smallest_kept)).square()
+        temperature = tau * self.squared if self.relative else torch.full_like(largest_pruned, tau)
+        # Where zeros reach the threshold t = 0, and 0 / 0 would be NaN; so would w^2 / tau x 0 with the smallest tau.
+        self.temperature = temperature.clamp_(min=max(1e-30, torch.finfo(temperature.dtype).tiny))
+        if self.differentiable:
+            lower = (scores == largest_pruned).int().argmax(dim=1, keepdim=True)
+            upper = (scores == smallest_kept).int().argmax(dim=1, keepdim=True)
+            self.edges = torch.cat([lower, upper], dim=1)
+
+    def clear(self) -> None:
+        """Back to no mask."""
+        self.squared = self.edges = None
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """m of every unit, shape (rows, units), in [0, 1]. `set` must have been called."""
+        squared = self.squared
+        if self.edges is not None:
+            squared = scores.gather(1, self.edges).mean(dim=1, keepdim=True).square()
+        return ((scores.square() - squared) / self.temperature).sigmoid()
+
+
 class SoftMask(nn.Module):
-    """The parametrization w -> m(w) w of one layer.
+    """The parametrization w -> m(w) w of one weight, whose units all lie in it; with a hard mask, w -> mask x w."""
 
-    It is the identity until `threshold_squared` is set, and again once it is released; with a hard mask it is mask x w.
-    """
-
-    def __init__(self, pattern: Pattern, tau: float, *, relative: bool) -> None:
+    def __init__(self, pattern: TensorPattern, threshold: Threshold) -> None:
         super().__init__()
         self.pattern = pattern
-        self.tau = tau
-        self.relative = relative
-        self.threshold_squared: Tensor | None = None  # (groups, 1), or () for one group of single weights
-        self.temperature: Tensor | None = None  # of the same shape
-        self.edges: Tensor | None = None  # (groups, 2): the units that define t, where gradient flows through it
+        self.threshold = threshold
         self.hard: Tensor | None = None
-        self.boundary = WarmBoundary()
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, of the shape of `weight`."""
+        threshold = self.threshold
         if self.hard is not None:
             return weight * self.hard
-        if self.threshold_squared is None:
+        if threshold.squared is None:
             return weight
-        if self.edges is None and self.pattern.single_weights:
-            return _SoftMaskedWeight.apply(weight, self.threshold_squared, self.temperature)
-        return weight * self.pattern.expand(self.soft_units(weight), weight.shape)
-
-    def soft_units(self, weight: Tensor) -> Tensor:
-        """m of every unit, shape (groups, units), in [0, 1]. A threshold must be set."""
-        units = self.pattern.units(weight.abs())
-        threshold_squared = self.threshold_squared
-        if self.edges is not None:
-            threshold_squared = units.gather(1, self.edges).mean(dim=1, keepdim=True).square()
-        return ((units.square() - threshold_squared) / self.temperature).sigmoid()
-
-    @torch.no_grad()
-    def set_threshold(self, weight: Tensor, sparsity: float, differentiable: bool) -> None:
-        """Sets t between the units that a sparsity keeps and prunes; below one unit nothing is masked."""
-        units = self.pattern.units(weight.abs())
-        count = count_to_prune(sparsity, units.shape[1])
-        if count == 0:
-            self.threshold_squared = self.edges = None
-            return
-        largest_pruned, smallest_kept = self.boundary(units, count)
-        self.threshold_squared = (0.5 * (largest_pruned + smallest_kept)).square()
-        temperature = self.tau * self.threshold_squared if self.relative else torch.full_like(largest_pruned, self.tau)
-        # Where zeros reach the threshold t = 0, and 0 / 0 would be NaN; so would w^2 / tau x 0 with the smallest tau.
-        self.temperature = temperature.clamp_(min=max(1e-30, torch.finfo(temperature.dtype).tiny))
-        if differentiable:
-            lower = (units == largest_pruned).int().argmax(dim=1, keepdim=True)
-            upper = (units == smallest_kept).int().argmax(dim=1, keepdim=True)
-            self.edges = torch.cat([lower, upper], dim=1)
+        if threshold.edges is None and self.pattern.single_weights:
+            return _SoftMaskedWeight.apply(weight, threshold.squared, threshold.temperature)
+        mask = threshold.mask(self.pattern.units(weight.abs()))
+        return weight * self.pattern.expand(mask, weight.shape)
 
 
 class PDP(Pruner):
@@ -137,6 +151,7 @@ class PDP(Pruner):
         self,
         *,
         tau: float,
+        tau_end: float | None,
         tau_relative: bool,
         threshold_gradient: bool,
         start_accuracy: float | None,
@@ -146,8 +161,9 @@ class PDP(Pruner):
     ) -> None:
         """Keeps the arguments.
 
-        tau: temperature, in units of w^2, or with `tau_relative` of the layer's t^2. threshold_gradient: let gradient
-        flow through t. start_accuracy: begin the schedule after the headline validation metric was at least this for
+        tau: temperature, in units of w^2, or with `tau_relative` of the layer's t^2. tau_end: the temperature of the
+        last step, which `tau` moves to by an equal factor in every step of training; None for a constant one.
+        threshold_gradient: let gradient flow through t. start_accuracy: begin the schedule after the headline validation metric was at least this for
         `start_patience` evaluations running, instead of at the schedule's own start. harden_at: fraction of training
         after which the hard masks are fixed and the rest is fine-tuning; 1 for never.
 
@@ -155,13 +171,15 @@ class PDP(Pruner):
             ValueError: a value is out of its range.
         """
         super().__init__(**pruner)
-        if tau <= 0:
-            raise ValueError(f"method.tau={tau}: must be positive, a temperature in units of squared weights")
+        for key, value in (("tau", tau), ("tau_end", tau if tau_end is None else tau_end)):
+            if value <= 0:
+                raise ValueError(f"method.{key}={value}: must be positive, a temperature in units of squared weights")
         if not 0 < harden_at <= 1:
             raise ValueError(f"method.harden_at={harden_at}: must be in (0, 1], a fraction of training; 1 for never")
         if start_patience < 1:
             raise ValueError(f"method.start_patience={start_patience}: must be at least 1 evaluation")
         self.tau = tau
+        self.tau_end = tau if tau_end is None else tau_end
         self.tau_relative = tau_relative
         self.threshold_gradient = threshold_gradient
         self.start_accuracy = start_accuracy
@@ -173,11 +191,19 @@ class PDP(Pruner):
         self.offset = 0 if start_accuracy is None else None  # steps by which the schedule is delayed
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
-        """Attaches a SoftMask to every prunable weight."""
+        """Attaches a SoftMask to every weight that is a group, and gates where units span several parameters."""
         super().setup(model, setting)
         self.headline = setting.task.headline
-        self.soft_masks = {name: SoftMask(self.pattern, self.tau, relative=self.tau_relative) for name in self.weights}
-        self.attach(model, self.soft_masks)
+        self.thresholds = {
+            name: Threshold(relative=self.tau_relative, differentiable=self.threshold_gradient) for name in self.groups
+        }
+        within = {name: group for name, group in self.groups.items() if isinstance(group, TensorGroup)}
+        across = [group for group in self.groups.values() if isinstance(group, SliceGroup)]
+        self.soft_masks = {name: SoftMask(group.pattern, self.thresholds[name]) for name, group in within.items()}
+        self.gates = Gates(across, self._open_gates)
+        self.attach(model, self.soft_masks | self.gates.parametrizations)
+        if across:
+            self.gates.watch(model)
 
     def before_step(self, step: int) -> bool:
         """Fixes the budgets when pruning begins; then moves the thresholds; hardens when it is time."""
@@ -190,28 +216,37 @@ class PDP(Pruner):
         if self.schedule(self.target, step - self.offset, self.timeline) == 0:
             return False
         self._fix_budget()
-        for name, soft_mask in self.soft_masks.items():
+        tau = self.tau * (self.tau_end / self.tau) ** (step / max(1, self.timeline.total_steps - 1))
+        for name, group in self.groups.items():
             self.current[name] = self.schedule(self.final[name], step - self.offset, self.timeline)
-            soft_mask.set_threshold(self.weights[name], self.current[name], self.threshold_gradient)
+            scores = group.scores(self._magnitudes(group))
+            self.thresholds[name].set(scores, self.current[name], tau)
         return False
+
+    @torch.no_grad()
+    def _magnitudes(self, group: Group | None = None) -> dict[str, Tensor]:
+        """|w| of the weights of a group, None for all."""
+        names = self.weights if group is None else group.parameters
+        return {name: self.weights[name].abs() for name in names}
+
+    def _open_gates(self) -> dict[str, Tensor]:
+        """m of each unit of the groups that span several parameters; gradient flows back to their weights."""
+        gates = {}
+        for name, group in self.groups.items():
+            threshold = self.thresholds[name]
+            if threshold.squared is not None and name not in self.soft_masks:
+                gates[name] = threshold.mask(group.scores(self.weights))[0]
+        return gates
 
     def _fix_budget(self) -> None:
         if not self.final:
-            magnitudes = {name: weight.detach().abs() for name, weight in self.weights.items()}
-            self.final = self.layer_budget(magnitudes, self.target)
-
-    def _hard_masks(self, budget: dict[str, float]) -> Masks:
-        return {
-            name: self.pattern.mask(weight.detach().abs(), budget[name])
-            for name, weight in self.weights.items()
-            if name in budget
-        }
+            self.final = self.layer_budget(self._magnitudes(), self.target)
 
     def _harden(self) -> None:
-        self.masks = self._hard_masks(self.final)
+        self.masks = self.pruned(self._magnitudes(), self.final)
         self.current = dict(self.final)
-        for soft_mask in self.soft_masks.values():
-            soft_mask.threshold_squared = soft_mask.edges = None
+        for threshold in self.thresholds.values():
+            threshold.clear()
 
     def on_evaluation(self, step: int, metrics: dict[str, float]) -> None:
         """With `start_accuracy`, starts the schedule once the headline has been high enough for long enough."""
@@ -225,28 +260,36 @@ class PDP(Pruner):
         if self.masks or not self.current:
             return super().sparsity()
         total = sum(weight.numel() for weight in self.weights.values())
-        return sum(self.current[name] * weight.numel() for name, weight in self.weights.items()) / total
+        return sum(group.pruned_weights(self.current[name]) for name, group in self.groups.items()) / total
 
     @contextmanager
     def hardened(self) -> Iterator[None]:
         """Computes with mask x w, the masks at the sparsity of this moment."""
         if not self.masks:
-            for name, mask in self._hard_masks(self.current).items():
-                self.soft_masks[name].hard = mask
+            for name, sparsity in self.current.items():
+                group = self.groups[name]
+                keep = group.keep(self._magnitudes(group), sparsity)
+                if name in self.soft_masks:
+                    self.soft_masks[name].hard = group.masks(keep)[name]
+                else:
+                    self.gates.closed[name] = keep[0]
         try:
             yield
         finally:
+            self.gates.closed.clear()
             for soft_mask in self.soft_masks.values():
                 soft_mask.hard = None
 
+    @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        """The mean threshold over layers and the part of the weights whose mask is undecided (0.01 < m < 0.99)."""
+        """The mean threshold over groups and the part of the units whose mask is undecided (0.01 < m < 0.99)."""
         thresholds, undecided, total = [], 0, 0
-        for name, soft_mask in self.soft_masks.items():
-            if soft_mask.threshold_squared is None:
+        for name, group in self.groups.items():
+            threshold = self.thresholds[name]
+            if threshold.squared is None:
                 continue
-            mask = soft_mask.soft_units(self.weights[name].detach())
-            thresholds.append(soft_mask.threshold_squared.sqrt().mean().item())
+            mask = threshold.mask(group.scores(self._magnitudes(group)))
+            thresholds.append(threshold.squared.sqrt().mean().item())
             undecided += int(((mask > 0.01) & (mask < 0.99)).sum())
             total += mask.numel()
         if not thresholds:
@@ -258,6 +301,7 @@ class PDP(Pruner):
         if not self.masks:
             self._fix_budget()
             self._harden()
+        self.gates.close()
         self.detach()
         return self.masks
 

@@ -8,15 +8,16 @@ from torch import nn
 
 from pruneexp.budgets import Global, Uniform
 from pruneexp.methods.base import Setting
-from pruneexp.methods.pdp import PDP, SoftMask
+from pruneexp.methods.pdp import PDP, SoftMask, Threshold
 from pruneexp.patterns import NM, Unstructured
 from pruneexp.schedules import Constant, Timeline
 
 
 def soft_mask(weight, sparsity, tau, *, relative=False, differentiable=False, pattern=None):
-    mask = SoftMask(pattern or Unstructured(), tau, relative=relative)
-    mask.set_threshold(weight.detach(), sparsity, differentiable)
-    return mask
+    pattern = pattern or Unstructured()
+    threshold = Threshold(relative=relative, differentiable=differentiable)
+    threshold.set(pattern.units(weight.detach().abs()), sparsity, tau)
+    return SoftMask(pattern, threshold)
 
 
 def randn(*shape, seed=0):
@@ -27,7 +28,7 @@ def test_forward_is_the_two_way_softmax():
     weight = torch.tensor([[0.1, -0.2], [0.3, -0.4]], dtype=torch.float64)
     mask = soft_mask(weight, 0.5, tau=0.01)
     t = 0.5 * (0.3 + 0.2)
-    assert mask.threshold_squared.item() == pytest.approx(t**2)
+    assert mask.threshold.squared.item() == pytest.approx(t**2)
     for w, effective in zip(weight.flatten().tolist(), mask(weight).flatten().tolist(), strict=True):
         z, m = torch.tensor([t**2 / 0.01, w**2 / 0.01], dtype=torch.float64).softmax(0).tolist()
         assert effective == pytest.approx(m * w)
@@ -37,10 +38,10 @@ def test_forward_is_the_two_way_softmax():
 def test_the_mask_is_a_half_at_the_threshold_and_the_slope_is_the_closed_form():
     tau, t = 1e-4, 0.02
     weight = torch.tensor([[t, 0.0, 10 * t]], dtype=torch.float64, requires_grad=True)
-    mask = SoftMask(Unstructured(), tau, relative=False)
-    mask.threshold_squared = torch.tensor([[t**2]], dtype=torch.float64)
-    mask.temperature = torch.tensor([[tau]], dtype=torch.float64)
-    effective = mask(weight)
+    threshold = Threshold(relative=False, differentiable=False)
+    threshold.squared = torch.tensor([[t**2]], dtype=torch.float64)
+    threshold.temperature = torch.tensor([[tau]], dtype=torch.float64)
+    effective = SoftMask(Unstructured(), threshold)(weight)
     effective.sum().backward()
     assert effective[0, 0].item() == pytest.approx(t / 2)
     assert weight.grad[0, 0].item() == pytest.approx(0.5 + t**2 / (2 * tau))  # 2.5
@@ -59,7 +60,7 @@ def test_gradient_agrees_with_finite_differences(pattern, relative):
 def test_gradient_at_the_threshold_itself():
     weight = torch.tensor([[0.5, -0.5, 0.5, 0.7, 0.1, 0.0]], dtype=torch.float64, requires_grad=True)
     mask = soft_mask(weight, 0.5, tau=0.1)
-    assert mask.threshold_squared.item() == pytest.approx(0.25)
+    assert mask.threshold.squared.item() == pytest.approx(0.25)
     assert torch.autograd.gradcheck(mask, weight, eps=1e-6, atol=1e-7)
 
 
@@ -126,7 +127,7 @@ class Headline:
 
 
 def pdp(model, *, sparsity=0.5, steps=10, pattern=None, budget=None, schedule=None, **options):
-    defaults = {"tau": 0.05, "tau_relative": True, "threshold_gradient": False, "harden_at": 1.0}
+    defaults = {"tau": 0.05, "tau_end": None, "tau_relative": True, "threshold_gradient": False, "harden_at": 1.0}
     method = PDP(
         sparsity=sparsity,
         pattern=pattern or Unstructured(),
@@ -175,7 +176,7 @@ def test_hardened_keeps_the_weights_above_the_threshold():
     with method.hardened():
         hard = model[0].weight.detach().clone()
     original = model[0].parametrizations.weight.original
-    t = method.soft_masks["0.weight"].threshold_squared.sqrt()
+    t = method.thresholds["0.weight"].squared.sqrt()
     assert torch.equal(hard, torch.where(original.abs() >= t, original, 0.0))
     assert not torch.equal(model[0].weight, hard)
 

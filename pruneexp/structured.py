@@ -1,0 +1,87 @@
+"""Patterns whose units span several tensors: channels of convolutional networks, parts of transformer encoders.
+
+Whole units that are pruned can be removed from the network, which makes it smaller and faster.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from pruneexp.groups import Group, Norm
+from pruneexp.models.channels import channel_groups
+from pruneexp.models.encoder_layers import encoder_layers, unit_groups
+from pruneexp.patterns import Pattern
+
+UNITS = ("heads", "ffn", "attention_layers", "ffn_layers")
+
+
+class Channel(Pattern):
+    """Output channels, those that a residual add ties together as one; each group of tied layers competes in itself."""
+
+    def __init__(self, *, norm: str, gate: str) -> None:
+        """Keeps the arguments.
+
+        norm: what ranks the channels of a group, a name of `pruneexp.groups.Norm`, over all tied filters. gate: where a
+        soft mask scales a channel: "norm", behind its batch normalisation where there is one, or "filter".
+
+        Raises:
+            ValueError: there is no such norm or gate.
+        """
+        if gate not in ("norm", "filter"):
+            raise ValueError(f"pattern.gate={gate}: want norm or filter")
+        self.norm = Norm(norm)
+        self.gate = gate
+
+    def groups(self, weights: Mapping[str, Tensor], model: nn.Module, example: Callable[[], Any]) -> list[Group]:
+        """The groups of channels whose filters may all be pruned.
+
+        Raises:
+            ValueError: the network reads texts, or cannot be traced.
+        """
+        inputs = example()
+        if not isinstance(inputs, Tensor):
+            raise ValueError("pattern=channel: is for networks that read images; take pattern=heads_ffn for an encoder")
+        try:
+            return channel_groups(model, inputs[:1], weights=weights, norm=self.norm, gate_norms=self.gate == "norm")
+        except Exception as error:  # of the network's own code under torch-pruning's tracing, or of torch-pruning
+            message = " ".join(str(error).split())
+            raise ValueError(
+                f"pattern=channel: the channels of {type(model).__name__} cannot be traced "
+                f"({type(error).__name__}: {message}); take pattern=nm or pattern=unstructured"
+            ) from error
+
+
+class Transformer(Pattern):
+    """Units of a transformer encoder: heads and FFN units, or whole sub-layers."""
+
+    def __init__(self, *, units: list[str], norm: str) -> None:
+        """Keeps the arguments.
+
+        units: any of "heads", "ffn" (units of the feed-forward layers), "attention_layers", "ffn_layers". norm: what
+        ranks them, a name of `pruneexp.groups.Norm`, over all their weights.
+
+        Raises:
+            ValueError: no or an unknown kind of unit, kinds that contain each other, or an unknown norm.
+        """
+        if not units or set(units) - set(UNITS) or len(set(units)) < len(units):
+            raise ValueError(f"pattern.units={units}: want a list of {', '.join(UNITS)}, each at most once")
+        for part, whole in (("heads", "attention_layers"), ("ffn", "ffn_layers")):
+            if part in units and whole in units:
+                raise ValueError(f"pattern.units={units}: {part} are part of {whole}; take one of the two")
+        self.units = units
+        self.norm = Norm(norm)
+
+    def groups(self, weights: Mapping[str, Tensor], model: nn.Module, example: Callable[[], Any]) -> list[Group]:
+        """The groups of units whose weights may all be pruned.
+
+        Raises:
+            ValueError: there is no encoder of a known kind.
+        """
+        if not encoder_layers(model):
+            raise ValueError(
+                f"pattern.units={self.units}: {type(model).__name__} has no encoder layers named as in BERT, RoBERTa "
+                "or DistilBERT; take another model or pattern=unstructured"
+            )
+        groups = [group for kind in self.units for group in unit_groups(model, kind, self.norm)]
+        return [group for group in groups if all(part.parameter in weights for part in group.scored)]
