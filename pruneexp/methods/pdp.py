@@ -163,9 +163,10 @@ class PDP(Pruner):
 
         tau: temperature, in units of w^2, or with `tau_relative` of the layer's t^2. tau_end: the temperature of the
         last step, which `tau` moves to by an equal factor in every step of training; None for a constant one.
-        threshold_gradient: let gradient flow through t. start_accuracy: begin the schedule after the headline validation metric was at least this for
-        `start_patience` evaluations running, instead of at the schedule's own start. harden_at: fraction of training
-        after which the hard masks are fixed and the rest is fine-tuning; 1 for never.
+        threshold_gradient: let gradient flow through t. start_accuracy: begin the schedule after the headline
+        validation metric was at least this for `start_patience` evaluations running, instead of at the schedule's own
+        start. harden_at: fraction of training after which the hard masks are fixed and the rest is fine-tuning; 1 for
+        never.
 
         Raises:
             ValueError: a value is out of its range.

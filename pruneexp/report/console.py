@@ -103,7 +103,10 @@ def _duration(seconds: float) -> str:
 
 
 def layer_table(layers: list[Mapping[str, str]]) -> "Table":
-    """The rows of layers.csv as a table: what each layer lost, and which layers were left alone."""
+    """The rows of layers.csv as a table: what each layer lost, and which layers were left alone.
+
+    Biases and norms, which go with the channels or heads they belong to, are in the file only.
+    """
     from rich import box
     from rich.table import Table
 
@@ -111,7 +114,7 @@ def layer_table(layers: list[Mapping[str, str]]) -> "Table":
     table.add_column("layer", overflow="fold")
     for heading in ("shape", "weights", "zeros", "sparsity"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for layer in layers:
+    for layer in (layer for layer in layers if "," in layer["shape"]):
         share = f"{100 * float(layer['sparsity']):.2f} %" if layer["pruned"] == "True" else "left alone"
         shape = layer["shape"].strip("[]").replace(", ", " x ")
         table.add_row(layer["name"], shape, f"{int(layer['weights']):,}", f"{int(layer['zeros']):,}", share)
