@@ -185,3 +185,21 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path, monkeypatch)
     monkeypatch.setattr(Run, "save", keep)
     run("pdp", tmp_path)
     assert kept["state"]["step"] == 18
+
+
+RANKING = ("magnitude", "gmp", "random", "pdp")
+PATTERNS = sorted(path.stem for path in (CONFIGS / "pattern").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("method", RANKING)
+def test_every_method_that_ranks_takes_every_pattern(method, pattern, tmp_path):
+    overrides = ["epochs=1", f"pattern={pattern}", *([] if pattern == "nm" else ["sparsity=0.5"])]
+    if pattern in ("transformer", "block"):
+        sizes = ["hidden_size=16", "num_layers=2", "num_heads=4", "ffn_size=32", "vocab_size=300"]
+        overrides += ["model=bert_tiny", "dataset=text_embedded", *(f"model.{size}" for size in sizes)]
+    folder, summary = run(method, tmp_path, *overrides)
+    # channels of a small network, and heads beside FFN units, come in steps of a hundredth
+    assert summary["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.012)
+    weights, masks = load_file(folder / "model.safetensors"), load_file(folder / "masks.safetensors")
+    assert all(not weights[name][~mask.expand_as(weights[name])].any() for name, mask in masks.items())

@@ -211,3 +211,77 @@ def test_budgets_are_fixed_when_pruning_begins():
         method.weights["0.weight"].mul_(100)
     method.before_step(1)
     assert method.final == first
+
+
+def test_a_layer_of_one_weight_is_left_alone():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 200, bias=False))
+    method = pdp(model, sparsity=0.9)
+    method.before_step(0)
+    weight = model[0].weight
+    assert torch.equal(weight, method.weights["0.weight"])
+    masks = method.finalize()
+    assert masks["0.weight"].tolist() == [[True]]
+    assert int((~masks["1.weight"]).sum()) == round(0.9 * 201)
+
+
+def test_a_sparsity_of_0_999_leaves_the_thousandth_part():
+    model = nn.Linear(100, 100, bias=False)
+    method = pdp(model, sparsity=0.999)
+    method.before_step(0)
+    with method.hardened():
+        assert int(model.weight.count_nonzero()) == 10
+    largest = method.weights["weight"].abs().flatten().topk(10).indices.sort().values
+    assert torch.equal(method.finalize()["weight"].flatten().nonzero().flatten(), largest)
+
+
+def test_ties_at_the_threshold_still_give_the_exact_count():
+    model = nn.Linear(10, 10, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([0.1, -0.5, 0.5, 0.5, -0.5, 0.5, 0.5, 0.5, 0.9, 0.0]).expand(10, 10))
+    method = pdp(model, sparsity=0.53)
+    method.before_step(0)
+    assert method.thresholds["weight"].squared.item() == pytest.approx(0.25)
+    assert model.weight.isfinite().all()
+    assert int((~method.finalize()["weight"]).sum()) == 53
+
+
+def test_under_autocast_the_mask_is_made_in_full_precision():
+    model, inputs = nn.Linear(64, 32), torch.randn(8, 64)
+    method = pdp(model, sparsity=0.8)
+    method.before_step(0)
+    exact = model.weight.detach().clone()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(inputs)
+        assert torch.equal(model.weight, exact)
+        assert model.weight.dtype == torch.float32
+    outputs.float().square().sum().backward()
+    original = model.parametrizations.weight.original
+    assert outputs.dtype == torch.bfloat16
+    assert original.grad.dtype == torch.float32
+    model.float()
+    reference = torch.autograd.grad((inputs @ model.weight.T + model.bias).square().sum(), original)[0]
+    assert torch.allclose(original.grad, reference, rtol=0.1, atol=0.1 * reference.abs().max())
+
+
+def test_a_falling_temperature_moves_by_equal_factors():
+    model = linear()
+    method = pdp(model, tau=0.08, tau_end=0.02, steps=3)
+    ratios = []
+    for step in range(3):
+        method.before_step(step)
+        threshold = method.thresholds["0.weight"]
+        ratios.append((threshold.temperature / threshold.squared).item())
+    assert ratios == pytest.approx([0.08, 0.04, 0.02])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tau": 0.0}, r"method\.tau=0\.0"),
+        ({"tau_end": -1.0}, r"method\.tau_end=-1"),
+        ({"harden_at": 0.0}, "harden_at=0"),
+    ],
+)
+def test_impossible_values_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        pdp(linear(), **options)
