@@ -162,7 +162,7 @@ class PDP(Pruner):
         """Keeps the arguments.
 
         tau: temperature, in units of w^2, or with `tau_relative` of the layer's t^2. tau_end: the temperature of the
-        last step, which `tau` moves to by an equal factor in every step of training; None for a constant one.
+        last step with soft masks, which `tau` moves to by an equal factor in every step; None for a constant one.
         threshold_gradient: let gradient flow through t. start_accuracy: begin the schedule after the headline
         validation metric was at least this for `start_patience` evaluations running, instead of at the schedule's own
         start. harden_at: fraction of training after which the hard masks are fixed and the rest is fine-tuning; 1 for
@@ -195,6 +195,7 @@ class PDP(Pruner):
         """Attaches a SoftMask to every weight that is a group, and gates where units span several parameters."""
         super().setup(model, setting)
         self.headline = setting.task.headline
+        self.soft_steps = round(self.harden_at * setting.timeline.total_steps)
         self.thresholds = {
             name: Threshold(relative=self.tau_relative, differentiable=self.threshold_gradient) for name in self.groups
         }
@@ -210,14 +211,14 @@ class PDP(Pruner):
         """Fixes the budgets when pruning begins; then moves the thresholds; hardens when it is time."""
         if self.masks or self.offset is None:
             return False
-        if step >= round(self.harden_at * self.timeline.total_steps):
+        if step >= self.soft_steps:
             self._fix_budget()
             self._harden()
             return True
         if self.schedule(self.target, step - self.offset, self.timeline) == 0:
             return False
         self._fix_budget()
-        tau = self.tau * (self.tau_end / self.tau) ** (step / max(1, self.timeline.total_steps - 1))
+        tau = self.tau * (self.tau_end / self.tau) ** (step / max(1, self.soft_steps - 1))
         for name, group in self.groups.items():
             self.current[name] = self.schedule(self.final[name], step - self.offset, self.timeline)
             scores = group.scores(self._magnitudes(group))
