@@ -15,6 +15,7 @@ LAYERS = (
     (
         "masks",
         "selection",
+        "soft_mask",
         "patterns",
         "budgets",
         "schedules",

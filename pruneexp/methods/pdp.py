@@ -24,54 +24,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from pruneexp.masks import Masks, count_to_prune
 from pruneexp.methods.base import Pruner, Setting
 from pruneexp.patterns import Pattern
-from pruneexp.selection import WarmBoundary
-
-BLOCK = 1 << 18
-"""Weights worked on at a time on a CPU: what the steps of a formula pass on then stays in its cache (1 MiB)."""
-
-
-def _blocks(like: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat pieces of tensors that share the memory layout of `like`; on a GPU, or with another layout, all at once."""
-    if like.device.type != "cpu" or any(tensor.stride() != like.stride() for tensor in tensors):
-        yield tensors
-        return
-    order = sorted(range(like.dim()), key=lambda dim: (-like.stride(dim), dim))
-    flat = [tensor.permute(order) for tensor in tensors]
-    if not all(tensor.is_contiguous() for tensor in flat):
-        yield tensors
-        return
-    yield from zip(*(tensor.view(-1).split(BLOCK) for tensor in flat), strict=True)
-
-
-class _SoftMaskedWeight(torch.autograd.Function):
-    """m(w) w for single weights and a constant t, keeping only w for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, threshold_squared: Tensor, temperature: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, threshold_squared, temperature)
-        t_squared, sharpness = threshold_squared.view(()), 1 / temperature.view(())
-        result = torch.empty_like(weight)
-        for w, out in _blocks(weight, weight, result):
-            torch.mul(w, w, out=out)
-            out.sub_(t_squared).mul_(sharpness).sigmoid_().mul_(w)
-        return result
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, threshold_squared, temperature = ctx.saved_tensors
-        t_squared, sharpness = threshold_squared.view(()), 1 / temperature.view(())
-        result = torch.empty_like(weight)
-        for w, g, out in _blocks(weight, weight, gradient, result):
-            torch.mul(w, w, out=out)
-            mask = (out - t_squared).mul_(sharpness).sigmoid_()
-            # m (1 + (2 w^2 / tau) (1 - m)) g, with m (1 - m) as m - m^2
-            out.mul_(2 * sharpness).mul_(torch.addcmul(mask, mask, mask, value=-1)).add_(mask).mul_(g)
-        return result, None, None
+from pruneexp.selection import WarmBoundary, in_memory_order
+from pruneexp.soft_mask import soft_masked
 
 
 class SoftMask(nn.Module):
@@ -98,7 +56,7 @@ class SoftMask(nn.Module):
         if self.threshold_squared is None:
             return weight
         if self.edges is None and self.pattern.single_weights:
-            return _SoftMaskedWeight.apply(weight, self.threshold_squared, self.temperature)
+            return soft_masked(weight, self.threshold_squared, self.temperature)
         return weight * self.pattern.expand(self.soft_units(weight), weight.shape)
 
     def soft_units(self, weight: Tensor) -> Tensor:
@@ -112,7 +70,10 @@ class SoftMask(nn.Module):
     @torch.no_grad()
     def set_threshold(self, weight: Tensor, sparsity: float, differentiable: bool) -> None:
         """Sets t between the units that a sparsity keeps and prunes; below one unit nothing is masked."""
-        units = self.pattern.units(weight.abs())
+        if self.pattern.single_weights and not differentiable:
+            units = in_memory_order(weight).reshape(1, -1)  # the boundary takes the magnitudes, without copying them
+        else:
+            units = self.pattern.units(weight.abs())
         count = count_to_prune(sparsity, units.shape[1])
         if count == 0:
             self.threshold_squared = self.edges = None
