@@ -75,8 +75,8 @@ class WarmBoundary:
     """`boundary` of magnitudes that change little from call to call, such as a layer's from step to step.
 
     Nearly all values are far from the last threshold, and counting them is enough: only those in a narrow band around
-    it are ordered. The result is exact; a threshold that left the band costs one full selection. The band is ten times
-    as wide as the threshold last moved, and nothing but its edges is kept between calls.
+    it are ordered. The result is exact; a threshold that left the band costs one full selection. The band reaches ten
+    times as far as the threshold last moved, and nothing but its place is kept between calls.
     """
 
     def __init__(self) -> None:
@@ -115,5 +115,5 @@ class WarmBoundary:
         """Moves the band; its width follows fast movement at once and slow movement over a few calls."""
         if self.edges is not None and self.edges[1] > 0:
             moved = max(abs(lower - self.edges[0]), abs(upper - self.edges[1])) / self.edges[1]
-            self.width = min(0.5, max(0.8 * self.width, 10 * moved))
+            self.width = min(0.5, max(1e-3, 0.8 * self.width, 10 * moved))
         self.edges = (lower, upper)

@@ -19,51 +19,52 @@ def soft_masked(weight: Tensor, threshold_squared: Tensor, temperature: Tensor) 
 
     threshold_squared, temperature: t^2 >= 0 and tau > 0, one number each. 16-bit weights are computed with in 32 bits.
     """
-    return _SoftMasked.apply(weight, threshold_squared, temperature)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    constants = (value.view(()).to(wide) for value in (threshold_squared, temperature))
+    return _SoftMasked.apply(weight.to(wide), *constants).to(weight.dtype)
 
 
 class _SoftMasked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, threshold_squared: Tensor, temperature: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, threshold_squared, temperature)
-        mask = _Mask(weight, threshold_squared, temperature)
+    def forward(ctx: FunctionCtx, weight: Tensor, t_squared: Tensor, tau: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, t_squared, tau)
+        mask = _Mask(weight, t_squared, tau)
         result = torch.empty_like(weight)
         for w, out in _blocks(weight, result):
-            torch.mul(mask(w), w, out=out)
+            mask(w, out).mul_(w)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, threshold_squared, temperature = ctx.saved_tensors
-        mask = _Mask(weight, threshold_squared, temperature)
+        weight, t_squared, tau = ctx.saved_tensors
+        mask = _Mask(weight, t_squared, tau)
         result = torch.empty_like(weight)
         for w, g, out in _blocks(weight, gradient, result):
-            torch.mul(mask.slope(w), g, out=out)
+            mask.slope(w, out).mul_(g)
         return result, None, None
 
 
 class _Mask:
     """m and d w_hat/dw. Their constants are numbers on a CPU, tensors elsewhere so that nothing waits for a device."""
 
-    def __init__(self, weight: Tensor, threshold_squared: Tensor, temperature: Tensor) -> None:
-        self.dtype = torch.promote_types(weight.dtype, torch.float32)
-        self.t_squared, self.tau = (value.view(()).to(self.dtype) for value in (threshold_squared, temperature))
+    def __init__(self, weight: Tensor, t_squared: Tensor, tau: Tensor) -> None:
+        self.t_squared = t_squared
+        self.tau = tau
         self.eager_on_cpu = _eager_on_cpu(weight)
         if self.eager_on_cpu:
-            self.sharpness = 1 / self.tau.item()
-            self.offset = torch.tensor(-self.t_squared.item() * self.sharpness, dtype=self.dtype)
+            self.sharpness = 1 / tau.item()
+            self.offset = torch.tensor(-t_squared.item() * self.sharpness, dtype=weight.dtype)
 
-    def __call__(self, w: Tensor) -> Tensor:
-        w = w.to(self.dtype)
+    def __call__(self, w: Tensor, out: Tensor) -> Tensor:
+        """m, written to `out`."""
         if self.eager_on_cpu:
-            return torch.addcmul(self.offset, w, w, value=self.sharpness).sigmoid_()
-        return torch.addcmul(self.t_squared, w, w, value=-1).div_(-self.tau).sigmoid_()
+            return torch.addcmul(self.offset, w, w, value=self.sharpness, out=out).sigmoid_()
+        return torch.addcmul(self.t_squared, w, w, value=-1, out=out).div_(-self.tau).sigmoid_()
 
-    def slope(self, w: Tensor) -> Tensor:
-        """m + 2 (w m (1 - m)) w / tau; the product in brackets is what the backward pass of a sigmoid computes."""
-        w = w.to(self.dtype)
-        mask = self(w)
+    def slope(self, w: Tensor, out: Tensor) -> Tensor:
+        """m + 2 (w m (1 - m)) w / tau, written to `out`; the brackets are what a sigmoid's backward pass computes."""
+        mask = self(w, out)
         inner = torch.ops.aten.sigmoid_backward(w, mask)
         if self.eager_on_cpu:
             return mask.addcmul_(inner, w, value=2 * self.sharpness)
@@ -72,7 +73,9 @@ class _Mask:
 
 def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """Flat pieces of tensors that share one dense memory layout; elsewhere than on a CPU, or without, all at once."""
-    if not _eager_on_cpu(tensors[0]) or len({_strides(tensor) for tensor in tensors}) > 1:
+    if tensors[0].numel() <= BLOCK or not _eager_on_cpu(tensors[0]):
+        return [tensors]
+    if len({_strides(tensor) for tensor in tensors}) > 1:
         return [tensors]
     ordered = [in_memory_order(tensor) for tensor in tensors]
     if not all(tensor.is_contiguous() for tensor in ordered):
