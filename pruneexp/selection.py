@@ -37,9 +37,9 @@ def boundary(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return _boundary_of_topk(values, k)
     # numpy has no bfloat16; as float32 the values and their order are the same.
     wide = values.detach().to(torch.promote_types(values.dtype, torch.float32))
-    parted = np.partition(wide.numpy(), k, axis=1)
-    lower, upper = parted[:, :k].max(axis=1, keepdims=True), np.ascontiguousarray(parted[:, k : k + 1])
-    return torch.from_numpy(lower).to(values.dtype), torch.from_numpy(upper).to(values.dtype)
+    parted = torch.from_numpy(np.partition(wide.numpy(), k, axis=1))
+    lower, upper = parted[:, :k].amax(dim=1, keepdim=True), parted[:, k : k + 1].clone()
+    return lower.to(values.dtype), upper.to(values.dtype)
 
 
 def _boundary_of_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,9 @@ layer as in training. `static` is a fixed mask multiplied in autograd, `pdp` wha
 implementation would have it. The time of `nothing` (a small step of the weights) is subtracted from all.
 
 Variants run in one process, one after the other in every round, and medians over rounds are printed: the machine's
-mood hits all alike. With --cpu-time the process's CPU seconds are counted instead of the clock's. Peak memory is taken in a process for each variant, over three steps: on a GPU what the allocator
-gave out, on a CPU how far the resident set (VmHWM, Linux only) rose above that of the process with all imports done.
+mood hits all alike. With --cpu-time they are of the process's CPU seconds instead of the clock's. Peak memory is taken
+in a process for each variant, over three steps: on a GPU what the allocator gave out, on a CPU how far the resident set
+(VmHWM, Linux only) rose above that of the process with all imports done.
 """
 
 import argparse

@@ -172,7 +172,7 @@ def test_a_nan_stays_where_it_is(form):
 def test_only_the_weight_is_kept_for_the_backward_pass(form):
     weight = randn(40).requires_grad_()
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor), lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
         fused(weight, 0.7, 0.2)
     assert [tensor.data_ptr() for tensor in kept if tensor.numel() > 1] == [weight.data_ptr()]
 
