@@ -3,7 +3,7 @@
 `torch.sort`, `topk` and `kthvalue` order far more than a threshold needs, and on a CPU on one core. There numpy's
 partition around a single position (AVX-512 or AVX2 quickselect since numpy 2) touches each value a few times; asked for
 two positions at once it falls back to a search that is ten times slower. On a GPU `topk` is a radix selection spread
-over many blocks, while `kthvalue` has one block for each row (github.com/pytorch/pytorch/issues/75599).
+over many blocks (github.com/pytorch/pytorch/pull/74267); `kthvalue` has one for each row (issue 75599 there).
 """
 
 import numpy as np
