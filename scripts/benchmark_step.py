@@ -10,7 +10,7 @@ implementation would have it. The time of `nothing` (a small step of the weights
 
 Variants run in one process, one after the other in every round, and medians over rounds are printed: the machine's
 mood hits all alike. With --cpu-time they are of the process's CPU seconds instead of the clock's. Peak memory is taken
-in a process for each variant, over three steps: on a GPU what the allocator gave out, on a CPU how far the resident set
+in a process for each variant, over two steps: on a GPU what the allocator gave out, on a CPU how far the resident set
 (VmHWM, Linux only) rose above that of the process with all imports done.
 """
 
@@ -52,7 +52,7 @@ def seconds(variants: dict[str, Step], arguments: argparse.Namespace) -> dict[st
     device = torch.device(arguments.device)
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for measured in range(-3, arguments.rounds):  # three rounds of warm-up
+    for measured in range(-2, arguments.rounds):  # two rounds of warm-up
         for name, variant in variants.items():
             synchronise(device)
             start = clock()
@@ -244,7 +244,7 @@ def peak_of(variant: str, name: str, arguments: argparse.Namespace) -> float:
     """The same, measured here; the process must have done nothing else."""
     before = 0.0 if arguments.device == "cuda" else resident("VmRSS")
     step = step_of(variant, name, arguments)
-    for _ in range(3):
+    for _ in range(2):  # the optimizer's state is there from the second on
         step()
     if arguments.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
