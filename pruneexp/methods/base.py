@@ -61,6 +61,7 @@ class Method:
     def __init__(self) -> None:
         self.masks: Masks = {}
         self.weights: dict[str, nn.Parameter] = {}
+        self.parametrized: list[nn.Module] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Called once, before compilation and DDP: choose what to prune, attach parametrizations."""
@@ -112,6 +113,19 @@ class Method:
         """Takes back what `state_dict` gave, after `setup`."""
         self.masks = state["masks"]
 
+    def attach(self, model: nn.Module, parametrizations: Mapping[str, nn.Module]) -> None:
+        """Attaches one parametrization to each weight, by dense name; `weights` then holds the original parameters."""
+        for name, parametrization in parametrizations.items():
+            module = model.get_submodule(name.rpartition(".")[0])
+            parametrize.register_parametrization(module, "weight", parametrization)
+            self.weights[name] = module.parametrizations.weight.original
+            self.parametrized.append(module)
+
+    def detach(self) -> None:
+        """Removes them again; the plain weights are the original ones."""
+        for module in self.parametrized:
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
 
 class Pruner(Method):
     """What methods share that prune to a target sparsity: pattern, budget, schedule, and what is left alone."""
@@ -135,7 +149,6 @@ class Pruner(Method):
         self.budget = budget
         self.schedule = schedule
         self.exclude = exclude
-        self.parametrized: list[nn.Module] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Finds the prunable weights and checks that the schedule reaches its target in this training."""
@@ -151,19 +164,6 @@ class Pruner(Method):
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)
         check_budget([weight.numel() for weight in self.weights.values()], self.target)
-
-    def attach(self, model: nn.Module, parametrizations: Mapping[str, nn.Module]) -> None:
-        """Attaches one parametrization to each weight, by dense name; `weights` then holds the original parameters."""
-        for name, parametrization in parametrizations.items():
-            module = model.get_submodule(name.rpartition(".")[0])
-            parametrize.register_parametrization(module, "weight", parametrization)
-            self.weights[name] = module.parametrizations.weight.original
-            self.parametrized.append(module)
-
-    def detach(self) -> None:
-        """Removes them again; the plain weights are the original ones."""
-        for module in self.parametrized:
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
 
     def layer_budget(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
         """The sparsity of each layer: the budget's, or the same for all where the pattern sets it."""

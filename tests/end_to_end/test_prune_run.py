@@ -127,7 +127,8 @@ def test_two_processes_agree_with_one_for_every_method(tmp_path):
         difference = max(float((tensor - two[name]).abs().max()) for name, tensor in one.items())
         assert difference < 1e-5, run.name
         summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, other)]
-        assert summaries[0]["sparsity"] == summaries[1]["sparsity"]
+        learned = summaries[0]["sparsity"]["target"] is None  # rounding can move single weights over a threshold
+        assert summaries[0]["sparsity"] == pytest.approx(summaries[1]["sparsity"], abs=1e-4 if learned else 0)
         assert summaries[0]["headline"]["value"] == pytest.approx(summaries[1]["headline"]["value"], abs=0.02)
 
 
@@ -145,6 +146,7 @@ BAD_INPUT = [
     (["dense=nowhere"], "dense=nowhere: want train, pretrained, none, or the folder of a finished run"),
     (["method=nm", "pattern.n=5"], "pattern.n=5, pattern.m=4: want 1 <= n <= m"),
     (["method=nm", "sparsity=0.8"], "sparsity=0.8: 2:4 has a sparsity of 0.5"),
+    (["method=str", "sparsity=0.8"], "sparsity=0.8: method=str has no target, it finds its sparsity itself"),
     (["precision=fp8"], "precision=fp8: want one of fp32, bf16"),
     (["exclude=[layer9.*]"], "exclude=layer9.*: is no part"),
     (["sparsity=0.99999", "exclude=[]"], "at least one has to stay in each"),
@@ -154,7 +156,7 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(case[0]) for case in BAD_INPUT])
 def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
-    """In this process, to save the start of seventeen; the exit code is what the shell would see."""
+    """In this process, to save the start of each; the exit code is what the shell would see."""
     from pruneexp import cli
 
     monkeypatch.chdir(tmp_path)
