@@ -108,21 +108,20 @@ def test_two_jobs_of_a_sweep_do_not_touch_each_other(tmp_path):
     assert weights["forth"] == weights["back"]
 
 
-def test_two_processes_agree_with_one_for_every_method(tmp_path):
-    """Text without dropout has no batch statistics, so the same global batch must give the same model."""
-    methods = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
-    text = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd"]
-    options = ["-m", *SMALL, *text, f"method={','.join(methods)}"]
+TEXT = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd"]
+"""Text without dropout has no batch statistics, so the same global batch must give the same model."""
+
+
+def check_that_two_processes_agree_with_one(folder: Path, *options: str) -> list[str]:
+    """Runs the same command on one process and on two; the methods that were run."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pruneexp.cli"]
     for name, command in (("one", PRUNE_RUN), ("two", torchrun)):
-        folder = tmp_path / name
-        folder.mkdir()
-        done = prune_run(*options, cwd=folder, command=command)
+        (folder / name).mkdir()
+        done = prune_run(*SMALL, *TEXT, *options, cwd=folder / name, command=command)
         assert done.returncode == 0, done.stderr
-    runs = sorted((tmp_path / "one").glob("outputs/default/*"))
-    assert len(runs) == len(methods)
+    runs = sorted((folder / "one").glob("outputs/default/*"))
     for run in runs:
-        other = tmp_path / "two" / "outputs" / "default" / run.name
+        other = folder / "two" / "outputs" / "default" / run.name
         one, two = load_file(run / "model.safetensors"), load_file(other / "model.safetensors")
         difference = max(float((tensor - two[name]).abs().max()) for name, tensor in one.items())
         assert difference < 1e-5, run.name
@@ -130,6 +129,16 @@ def test_two_processes_agree_with_one_for_every_method(tmp_path):
         learned = summaries[0]["sparsity"]["target"] is None  # rounding can move single weights over a threshold
         assert summaries[0]["sparsity"] == pytest.approx(summaries[1]["sparsity"], abs=1e-4 if learned else 0)
         assert summaries[0]["headline"]["value"] == pytest.approx(summaries[1]["headline"]["value"], abs=0.02)
+    return [run.name.split("-")[0] for run in runs]
+
+
+def test_two_processes_agree_with_one_for_every_method(tmp_path):
+    methods = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+    assert check_that_two_processes_agree_with_one(tmp_path, "-m", f"method={','.join(methods)}") == methods
+
+
+def test_two_processes_agree_with_one_on_hidden_states(tmp_path):
+    assert check_that_two_processes_agree_with_one(tmp_path, "dense=pretrained", "distillation=hidden") == ["pdp"]
 
 
 BAD_INPUT = [
