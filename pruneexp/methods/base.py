@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pruneexp.budgets import Budget, check_budget
+from pruneexp.budgets import Budget
 from pruneexp.datasets.base import Batch
 from pruneexp.groups import Group, merged
 from pruneexp.masks import Masks, sparsity
@@ -172,7 +172,7 @@ class Pruner(Method):
         self.schedule.check(self.target, setting.timeline)
         if self.pattern.fixed_sparsity is None:
             counts = {name: group.unit_count for name, group in self.groups.items()}
-            check_budget(counts, self.target, self._unit_sizes())
+            self.budget.check(counts, self.target, self._unit_sizes())
 
     def layer_budget(self, values: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
         """The sparsity of each group: the budget's, or the same for all where the pattern sets it.
