@@ -63,7 +63,7 @@ class Budget(ABC):
     def counts_of_sizes(
         self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
     ) -> dict[str, int]:
-        """The number of units to prune in each layer, at most all but one, where `check` allows units of several weights."""
+        """The number of units to prune in each layer, at most all but one, for units of several weights."""
         raise NotImplementedError
 
 
