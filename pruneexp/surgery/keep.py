@@ -1,4 +1,4 @@
-"""Which of its input channels every layer keeps: from weight masks, or by magnitude.
+"""Which of its input channels every layer keeps, and a choice by magnitude.
 
 A *keep* maps the name of a convolution or linear layer (or of its weight) to a bool tensor over the layer's input
 channels, True = reads it. A linear layer behind a flattened map may have one bool per feature or one per channel.
@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from pruneexp.masks import count_to_prune
 from pruneexp.surgery.graph.layers import Layer
-from pruneexp.surgery.graph.operators import TRANSPOSED, name_of
-from pruneexp.surgery.graph.rearrange import Flatten, Gather, Pad
+from pruneexp.surgery.graph.operators import TRANSPOSED
 from pruneexp.surgery.graph.recognise import LAYERS, Provenance
-from pruneexp.surgery.graph.rules import Concat, Join, PerChannel
 from pruneexp.surgery.graph.trace import trace
 
 Keep = dict[str, Tensor]
@@ -90,66 +88,12 @@ def _strongest(layer: Layer, ratio: float, norm: int, made_in: Mapping[int, Any]
     scores = np.bincount(inverse, weights=features)
     first = np.unique(layer.slots, return_index=True)[1]
     per_group = len(layer.slots) // layer.groups
-    group = [(made_in.get(slot), place // per_group) for slot, place in zip(slots.tolist(), first.tolist(), strict=True)]
+    group = [
+        (made_in.get(slot), place // per_group) for slot, place in zip(slots.tolist(), first.tolist(), strict=True)
+    ]
     kept = np.ones(len(slots), dtype=bool)
     for key in dict.fromkeys(group):
         members = np.array([index for index, other in enumerate(group) if other == key])
         count = min(count_to_prune(ratio, len(members)), len(members) - 1)
         kept[members[np.argsort(scores[members], kind="stable")[:count]]] = False
     return torch.as_tensor(kept[inverse])
-
-
-def keep_from_masks(network: nn.Module, example: Any, masks: Mapping[str, Tensor]) -> Keep:
-    """The keep of hard weight masks, such as a run's masks.safetensors.
-
-    masks: parameter name -> bool, of the weight's shape or broadcastable to it, True = keep. An input channel whose
-    weights are all pruned is ignored. An output channel whose weights are all pruned counts as gone, together with
-    what normalisation and activation make of its zeros: layers ignore channels that stem from such channels alone
-    (of a sum: all terms are gone; of a product: one factor is). Masks of single weights beyond that are left to the
-    weights, which are expected to hold their zeros.
-    """
-    traced = trace(network, example)
-    provenance = Provenance(traced, {})
-    whole = {}
-    for name, mask in masks.items():
-        weight = network.get_parameter(name)
-        whole[name.removesuffix(".weight")] = torch.broadcast_to(mask.bool().cpu(), weight.shape).numpy()
-    gone: dict[fx.Node, np.ndarray] = {}
-    keep = {}
-    for node, labels in provenance.labels.items():
-        rule, mask = provenance.rules[node], whole.get(node.target)
-        gone[node] = _gone(rule, gone, mask, np.zeros(len(labels.slots), dtype=bool))
-        if isinstance(rule, Layer):
-            kept = ~gone[rule.source] & (_read_columns(rule, mask) if mask is not None else True)
-            if not kept.all():
-                keep[node.target] = torch.as_tensor(kept)
-    return keep
-
-
-def _read_columns(layer: Layer, mask: np.ndarray) -> np.ndarray:
-    """Input channels with a weight that is not pruned."""
-    if isinstance(layer.module, TRANSPOSED):
-        return mask.reshape(len(mask), -1).any(1)
-    inputs = mask.reshape(layer.groups, -1, *mask.shape[1:2], int(np.prod(mask.shape[2:])))
-    return inputs.any((1, 3)).reshape(-1)
-
-
-def _gone(rule: object, gone: dict[fx.Node, np.ndarray], mask: np.ndarray | None, none: np.ndarray) -> np.ndarray:
-    """Which channels of a rule's output count as gone. mask: of the weight of a layer. none: all False."""
-    if isinstance(rule, Layer) and mask is not None:
-        return ~np.moveaxis(mask, 1 if isinstance(rule.module, TRANSPOSED) else 0, 0).reshape(len(none), -1).any(1)
-    if isinstance(rule, PerChannel):
-        return gone[rule.source] | (none if mask is None else ~mask.reshape(len(none), -1).any(1))
-    if isinstance(rule, Join):
-        combine = np.logical_or if name_of(rule.node) == "mul" else np.logical_and
-        return combine.reduce([gone[operand] for operand in rule.operands])
-    if isinstance(rule, Concat):
-        return np.concatenate([gone[operand] for operand in rule.operands])
-    if isinstance(rule, Gather):
-        return gone[rule.source][rule.channels]
-    if isinstance(rule, Flatten):
-        return gone[rule.source].repeat(rule.spread)
-    if isinstance(rule, Pad):
-        after = len(none) - rule.before - len(gone[rule.source])
-        return np.pad(gone[rule.source], (rule.before, after), constant_values=rule.value == 0)
-    return none

@@ -1,6 +1,7 @@
 """The network that an export must agree with, and how far two networks are apart."""
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,12 @@ def masked_copy(network: nn.Module, masks: Mapping[str, np.ndarray]) -> nn.Modul
     for name, keep in masks.items():
         module = network.get_submodule(name)
         kept = torch.as_tensor(keep)
-        axis = -1 if isinstance(module, nn.Linear) else 1
-        module.register_forward_pre_hook(lambda _, args, kept=kept, axis=axis: (_zeroed(args[0], kept, axis), *args[1:]))
+        axis = (
+            -1 if isinstance(module, nn.Linear) else 1 - module.weight.dim()
+        )  # from the last: with or without a batch
+        module.register_forward_pre_hook(
+            lambda _, args, kept=kept, axis=axis: (_zeroed(args[0], kept, axis), *args[1:])
+        )
     return network
 
 
@@ -49,5 +54,7 @@ def difference(left: nn.Module, right: nn.Module, example: tuple[Any, ...], *, s
             if isinstance(expected, Tensor):
                 scale = expected.abs().max().item() or 1.0
                 error = (expected - got).abs().max().item() / scale
-                worst = error if error != error else max(worst, error)  # NaN stays
+                worst = error if math.isnan(error) else max(worst, error)
+                if math.isnan(worst):
+                    return worst
     return worst

@@ -1,43 +1,11 @@
-"""An order of elements in which as many given sets as possible are consecutive.
+"""An order of elements in which as many given sets as possible are consecutive."""
 
-Whether all of some sets can be is the consecutive-ones problem; a PQ-tree (Booth and Lueker 1976, "Testing for the
-consecutive ones property") answers it. A P node's children may stand in any order, a Q node's only as they are or
-reversed. This is a short recursive form of the reduction, of a cost linear in the tree per set.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from pruneexp.surgery.graph.pq_tree import Tree, leaves, node, reduce
 
-Leaf = int
 Group = Sequence[frozenset[int]]
 """Sets that are of use only all together."""
-
-
-@dataclass(frozen=True)
-class Branch:
-    """An inner node of a PQ-tree. fixed: a Q node."""
-
-    children: tuple["Tree", ...]
-    fixed: bool
-
-
-Tree = Leaf | Branch
-
-
-def leaves(tree: Tree) -> Iterable[int]:
-    """The leaves from left to right: one of the orders that the tree allows."""
-    if not isinstance(tree, Branch):
-        yield tree
-    else:
-        for child in tree.children:
-            yield from leaves(child)
-
-
-def reduce(tree: Tree, wanted: frozenset[int]) -> Tree | None:
-    """The tree of those orders in which, in addition, `wanted` is consecutive; None if there is none."""
-    counts: dict[int, tuple[int, int]] = {}
-    _count(tree, wanted, counts)
-    return _within(tree, counts)
 
 
 def best_order(
@@ -49,20 +17,35 @@ def best_order(
     weights; the sum of weights is maximised by branch and bound, the heavier group first. The first branch is the
     greedy choice; the search is exact unless it takes more than `tries` reductions.
     """
+    sought = sorted(range(len(wanted)), key=lambda index: -wanted[index][1])
+    tree, groups, _ = _prepared(elements, required, [wanted[index][0] for index in sought])
+    search = _Search(groups, [wanted[index][1] for index in sought], tries)
+    search.run(tree, 0, (), 0.0)
+    chosen = [sought[index] for index in search.chosen]
+    # Once more with these groups alone: what only the others tell apart then stays in the order of the elements.
+    tree, groups, members = _prepared(elements, required, [wanted[index][0] for index in chosen])
+    for one in (one for group in groups for one in group):
+        tree = reduce(tree, one)
+    return [element for column in leaves(tree) for element in members[column]], set(chosen)
+
+
+def _prepared(
+    elements: Sequence[int], required: Sequence[frozenset[int]], groups: Sequence[Group]
+) -> tuple[Tree, list[list[frozenset[int]]], list[list[int]]]:
+    """A tree that has the required sets, over columns: elements that no set tells apart. Groups, as sets of columns.
+
+    The third value holds the elements of each column.
+    """
     columns: dict[tuple[bool, ...], list[int]] = {}
-    sets = [*required, *(one for group, _ in wanted for one in group)]
+    sets = [*required, *(one for group in groups for one in group)]
     for element in elements:
         columns.setdefault(tuple(element in one for one in sets), []).append(element)
     members = list(columns.values())
-    position = {element: column for column, block in enumerate(members) for element in block}
-    tree = _node(range(len(members)), fixed=False)
+    column = {element: index for index, block in enumerate(members) for element in block}
+    tree = node(range(len(members)), fixed=False)
     for one in required:
-        tree = reduce(tree, frozenset(position[element] for element in one)) or tree
-    sought = sorted(range(len(wanted)), key=lambda index: -wanted[index][1])
-    groups = [[frozenset(position[element] for element in one) for one in wanted[index][0]] for index in sought]
-    search = _Search(groups, [wanted[index][1] for index in sought], tries)
-    search.run(tree, 0, (), 0.0)
-    return [e for column in leaves(search.tree) for e in members[column]], {sought[index] for index in search.chosen}
+        tree = reduce(tree, frozenset(column[element] for element in one)) or tree
+    return tree, [[frozenset(column[element] for element in one) for one in group] for group in groups], members
 
 
 class _Search:
@@ -87,91 +70,3 @@ class _Search:
             if new is not None:
                 self.run(new, index + 1, (*chosen, index), weight + self.weights[index])
             self.run(tree, index + 1, chosen, weight)
-
-
-def _count(tree: Tree, wanted: frozenset[int], counts: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many leaves of each subtree are wanted, and how many it has, by identity of the subtree."""
-    if isinstance(tree, Branch):
-        pairs = [_count(child, wanted, counts) for child in tree.children]
-        result = (sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs))
-    else:
-        result = (int(tree in wanted), 1)
-    counts[id(tree) if isinstance(tree, Branch) else ~tree] = result
-    return result
-
-
-def _kind(tree: Tree, counts: dict[int, tuple[int, int]]) -> int:
-    """0 if nothing in the subtree is wanted, 2 if all is, 1 otherwise."""
-    some, every = counts[id(tree) if isinstance(tree, Branch) else ~tree]
-    return 0 if some == 0 else 2 if some == every else 1
-
-
-def _node(children: Iterable[Tree], *, fixed: bool) -> Tree:
-    children = tuple(children)
-    return children[0] if len(children) == 1 else Branch(children, fixed)
-
-
-def _within(tree: Tree, counts: dict[int, tuple[int, int]]) -> Tree | None:
-    """The subtree, which holds all wanted leaves, with these consecutive."""
-    if not isinstance(tree, Branch) or _kind(tree, counts) == 2:
-        return tree
-    kinds = [_kind(child, counts) for child in tree.children]
-    touched = [index for index, kind in enumerate(kinds) if kind]
-    if len(touched) == 1:
-        inner = _within(tree.children[touched[0]], counts)
-        return None if inner is None else Branch(_replaced(tree.children, touched[0], [inner]), tree.fixed)
-    if tree.fixed:
-        middle = _spread(tree.children[touched[0] : touched[-1] + 1], counts)
-        if middle is None:
-            return None
-        return Branch((*tree.children[: touched[0]], *middle, *tree.children[touched[-1] + 1 :]), True)
-    partial = [child for child, kind in zip(tree.children, kinds, strict=True) if kind == 1]
-    full = [child for child, kind in zip(tree.children, kinds, strict=True) if kind == 2]
-    block = _spread([*partial[:1], *([_node(full, fixed=False)] if full else []), *partial[1:]], counts, grown=full)
-    if block is None:
-        return None
-    empty = [child for child, kind in zip(tree.children, kinds, strict=True) if kind == 0]
-    return _node([*empty, _node(block, fixed=True)], fixed=False)
-
-
-def _replaced(children: tuple[Tree, ...], index: int, new: list[Tree]) -> tuple[Tree, ...]:
-    return (*children[:index], *new, *children[index + 1 :])
-
-
-def _spread(
-    children: Sequence[Tree], counts: dict[int, tuple[int, int]], grown: Sequence[Tree] = ()
-) -> list[Tree] | None:
-    """Neighbours of which only the first and the last may be partly wanted, opened so that all wanted ones meet."""
-    result: list[Tree] = []
-    for index, child in enumerate(children):
-        known = counts.get(id(child) if isinstance(child, Branch) else ~child)
-        kind = 2 if known is None and grown else _kind(child, counts)
-        if kind == 2:
-            result.append(child)
-        elif kind == 1 and index in (0, len(children) - 1):
-            opened = _opened(child, counts)
-            if opened is None:
-                return None
-            result += opened if index == 0 else opened[::-1]
-        else:
-            return None
-    return result
-
-
-def _opened(tree: Branch, counts: dict[int, tuple[int, int]]) -> list[Tree] | None:
-    """A partly wanted subtree as a list of subtrees: those without wanted leaves first, then those that are all wanted."""
-    kinds = [_kind(child, counts) for child in tree.children]
-    children = list(tree.children)
-    if tree.fixed and (kinds[0] == 2 or kinds[-1] == 0 or kinds[0] > kinds[-1]):
-        kinds, children = kinds[::-1], children[::-1]
-    if not tree.fixed:
-        kinds, children = map(list, zip(*sorted(zip(kinds, children, strict=True), key=lambda pair: pair[0]), strict=True))
-    if kinds.count(1) > 1 or kinds != sorted(kinds):
-        return None
-    empty, full = children[: kinds.count(0)], children[len(kinds) - kinds.count(2) :]
-    middle = _opened(children[kinds.index(1)], counts) if 1 in kinds else []
-    if middle is None:
-        return None
-    if not tree.fixed:
-        empty, full = ([_node(part, fixed=False)] if part else [] for part in (empty, full))
-    return [*empty, *middle, *full]

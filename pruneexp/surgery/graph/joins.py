@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import fx
 
+from pruneexp.surgery.graph.combine import Concat, Join
 from pruneexp.surgery.graph.labels import Labels
 from pruneexp.surgery.graph.per_channel import function_rule, with_constants
 from pruneexp.surgery.graph.rearrange import Pad
-from pruneexp.surgery.graph.rules import Concat, Join, PerChannel, Rule
+from pruneexp.surgery.graph.rules import PerChannel, Rule
 
 if TYPE_CHECKING:
     from pruneexp.surgery.graph.recognise import Provenance
@@ -68,11 +69,11 @@ def pad_rule(provenance: "Provenance", node: fx.Node) -> Rule | None:
         return None
     at = 2 * (len(provenance.traced.shape(source)) - 1 - labels.axis)  # torch counts pairs from the last axis
     if not any(amounts[at:]):
-        return function_rule(provenance, node, "contiguous")  # by itself, as any element-wise operation
+        return function_rule(provenance, node, "relu")  # by itself, as any element-wise operation
     mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
     value = node.args[3] if len(node.args) > 3 else node.kwargs.get("value")
     if mode != "constant" or any(amounts[at + 2 :]) or min(amounts[at : at + 2]) < 0:
         return None
-    before, after = (provenance.slots.new(amount) for amount in amounts[at : at + 2])
-    provenance.labels[node] = Labels(labels.axis, np.concatenate([before, labels.slots, after]))
+    width = len(labels.slots) + sum(amounts[at : at + 2])
+    provenance.labels[node] = Labels(labels.axis, provenance.slots.new(width))
     return Pad(node, source, labels.axis, amounts[at], list(amounts[:at]), 0.0 if value is None else value)

@@ -93,7 +93,11 @@ def find_channels(elements: Tensor, shape: tuple[int, ...], axis: int) -> Found 
     for candidate in sorted(range(elements.dim()), key=lambda a: a != axis):
         channel_first = channel.movedim(candidate, 0).flatten(1)
         place_first = place.movedim(candidate, 0).flatten(1)
-        if channel_first.numel() and (channel_first == channel_first[:, :1]).all() and (place_first == place_first[:1]).all():
+        if (
+            channel_first.numel()
+            and (channel_first == channel_first[:, :1]).all()
+            and (place_first == place_first[:1]).all()
+        ):
             source = channel_first[:, 0].numpy()
             same = candidate == axis and place_first.shape[1] == int(np.prod(shape)) // shape[axis]
             same = same and elements.dim() == len(shape)

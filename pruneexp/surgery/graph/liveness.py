@@ -14,7 +14,7 @@ def liveness(provenance: Provenance) -> Live:
     Starts from nothing and adds what the rules demand until nothing changes; demands only grow with what is live.
     """
     live: Live = {}
-    for node, rule in provenance.rules.items():
+    for node in provenance.rules:
         labels = provenance.labels.get(node)
         fixed = labels is not None and node.op != "output" and set(labels.slots.tolist()) <= provenance.frozen
         live[node] = np.full(1 if labels is None else len(labels.slots), fixed and is_made_whole(provenance, node))

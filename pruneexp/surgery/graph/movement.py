@@ -56,7 +56,9 @@ def _run(provenance: "Provenance", node: fx.Node, elements: Tensor | tuple[Tenso
     )
     if node.op == "call_module":  # nn.Flatten
         return provenance.traced.module.get_submodule(node.target)(*args)
-    return getattr(args[0], node.target)(*args[1:], **kwargs) if node.op == "call_method" else node.target(*args, **kwargs)
+    return (
+        getattr(args[0], node.target)(*args[1:], **kwargs) if node.op == "call_method" else node.target(*args, **kwargs)
+    )
 
 
 def _emit(writer: "Writer", node: fx.Node, tensor: fx.Node, *, channels: int, axis: int) -> fx.Node:

@@ -26,9 +26,12 @@ POOLING_MODULES = {
 """Module -> how many trailing axes it works on."""
 
 ELEMENTWISE = frozenset(
-    "relu relu6 leaky_relu elu celu selu gelu silu mish hardswish hardsigmoid hardtanh sigmoid logsigmoid tanh softplus "
-    "softsign tanhshrink exp log log1p sqrt rsqrt reciprocal abs neg pos square erf sin cos clamp clip dropout "
-    "alpha_dropout stochastic_depth contiguous clone float double half bfloat16 to type detach".split()
+    (
+        *("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid"),
+        *("hardtanh", "sigmoid", "logsigmoid", "tanh", "softplus", "softsign", "tanhshrink", "exp", "log", "log1p"),
+        *("sqrt", "rsqrt", "reciprocal", "abs", "neg", "pos", "square", "erf", "sin", "cos", "clamp", "clip"),
+        *("dropout", "alpha_dropout", "stochastic_depth", "float", "double", "half", "bfloat16", "to", "type"),
+    )
 )
 POOLING = {
     **{f"{kind}_pool{d}d": d for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for d in (1, 2, 3)},
@@ -37,7 +40,10 @@ POOLING = {
 REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
 JOINS = frozenset({"add", "sub", "mul", "div", "truediv", "maximum", "minimum", "pow"})
 MOVEMENTS = frozenset(
-    "flatten unflatten view reshape transpose swapaxes permute squeeze unsqueeze chunk split getitem unbind".split()
+    (
+        *("flatten", "unflatten", "view", "reshape", "transpose", "swapaxes", "permute", "squeeze", "unsqueeze"),
+        *("chunk", "split", "unbind", "getitem", "contiguous", "clone", "detach"),
+    )
 )
 CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
 
@@ -45,7 +51,10 @@ CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
 def _named(names: Iterable[str]) -> dict[Callable, str]:
     """Function -> name, wherever torch, its functional module or operator has one of that name."""
     return {
-        getattr(space, name): name for space in (operator, F, torch) for name in names if callable(getattr(space, name, 0))
+        getattr(space, name): name
+        for space in (operator, F, torch)
+        for name in names
+        if callable(getattr(space, name, 0))
     }
 
 

@@ -1,12 +1,14 @@
 """The order of channels in which as many reads as possible are slices.
 
-The idea is UPSCALE's (Wan, Hao et al. 2023, "UPSCALE: Unconstrained Channel Pruning", ICML, arXiv:2307.08771): producers
-that are coupled through sums form a segment, their output channels may be permuted alike, and a consumer whose channels
-lie together reads a view instead of a copy. The paper orders a segment by greedily taking heavy paths in the graph of
-consumers that share channels, neighbours on a path meeting in their shared block. Ours is the part in
-`consecutive`: whether reads can all be slices is asked of a PQ-tree, which knows every order, nested reads included, and
-the choice among them is a branch and bound. What is ours too: reads of sums, concatenations and paddings count beside
-those of layers, with less weight; grouped convolutions, whose groups must lie one after the other.
+The idea is UPSCALE's (Wan, Hao et al. 2023, "UPSCALE: Unconstrained Channel Pruning", ICML, arXiv:2307.08771):
+producers that are coupled through sums form a segment, their output channels may be permuted alike, and a consumer
+whose channels lie together reads a view instead of a copy. The paper orders a segment by greedily taking heavy paths in
+the graph of consumers that share channels; neighbours on a path meet in their shared block.
+
+Ours: whether some reads can all be slices is asked of a PQ-tree, which knows every order, nested reads included, and
+the choice among them is a branch and bound; the reads of sums, concatenations and paddings count beside those of
+layers, with less weight; a concatenation of tensors that nothing else reads may mix their channels, since it copies in
+any case; the groups of a grouped convolution must lie one after the other.
 """
 
 from collections import defaultdict
@@ -16,12 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx
 
+from pruneexp.surgery.graph.combine import Concat, Join
 from pruneexp.surgery.graph.consecutive import best_order
 from pruneexp.surgery.graph.layers import Layer
 from pruneexp.surgery.graph.liveness import pinned
 from pruneexp.surgery.graph.rearrange import Flatten, Gather, Pad
 from pruneexp.surgery.graph.recognise import Provenance
-from pruneexp.surgery.graph.rules import Concat, Join, Live, PerChannel
+from pruneexp.surgery.graph.rules import Live, PerChannel
 
 OTHER_READS = 0.25
 """Weight of a read by another operation than a layer. Ours: a copy costs the same, but layers are what is counted."""
@@ -70,20 +73,22 @@ def _reads(provenance: Provenance, live: Live, classes: Live) -> Iterator[Read]:
     for node, rule in provenance.rules.items():
         if node not in classes or not live[node].any():
             continue
-        if isinstance(rule, Pad):
-            inner = np.zeros_like(live[node])
-            inner[rule.before : rule.before + len(live[rule.source])] = live[rule.source]
-            yield Read(node, (frozenset(classes[node][inner].tolist()),), OTHER_READS)
         weight = 1.0 if isinstance(rule, Layer) else OTHER_READS
         for source, wanted in _parts(rule, live):
             blocks = rule.in_groups(np.flatnonzero(wanted)) if isinstance(rule, Layer) and rule.groups > 1 else []
             sets = [classes[source][block] for block in blocks]
-            while isinstance(provenance.rules[source], Gather):
-                behind = provenance.rules[source]
-                source, wanted = behind.source, behind.behind(wanted, live[behind.source])
-            if blocks or (live[source] & ~wanted).any():
-                sets.append(classes[source][wanted])
-                yield Read(source, tuple(frozenset(one.tolist()) for one in sets), weight)
+            root, needed = _behind(provenance, live, source, wanted)
+            if blocks or (live[root] & ~needed).any():
+                sets.append(classes[root][needed])
+                yield Read(root, tuple(frozenset(one.tolist()) for one in sets), weight)
+
+
+def _behind(provenance: Provenance, live: Live, source: fx.Node, wanted: np.ndarray) -> tuple[fx.Node, np.ndarray]:
+    """The tensor that is really there behind one that only names some of its channels, and the wanted ones of it."""
+    rule = provenance.rules[source]
+    if isinstance(rule, Gather):
+        return _behind(provenance, live, rule.source, rule.behind(wanted, live[rule.source]))
+    return source, wanted
 
 
 def _parts(rule: object, live: Live) -> Iterator[tuple[fx.Node, np.ndarray]]:
@@ -102,7 +107,7 @@ def _parts(rule: object, live: Live) -> Iterator[tuple[fx.Node, np.ndarray]]:
 def _segments(provenance: Provenance, live: Live, classes: Live, node: fx.Node) -> list[list[int]]:
     """The live classes of a tensor, one list per part whose order is free of the others'."""
     rule = provenance.rules[node]
-    if isinstance(rule, Concat):
+    if isinstance(rule, Concat) and not rule.free:
         return [part for operand in rule.operands for part in _segments(provenance, live, classes, operand)]
     if isinstance(rule, PerChannel):
         inside = set(classes[node][live[node]].tolist())

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def is_depthwise(module: nn.Module) -> bool:
     """Whether output channel c of a convolution depends on input channel c alone."""
-    return type(module) in operators.PRODUCTS and 1 < getattr(module, "groups", 1) == module.in_channels == module.out_channels
+    return (
+        type(module) in operators.PRODUCTS
+        and 1 < getattr(module, "groups", 1) == module.in_channels == module.out_channels
+    )
 
 
 def module_rule(provenance: "Provenance", node: fx.Node, module: nn.Module) -> Rule | None:

@@ -63,9 +63,9 @@ class Flatten(Rule):
 
 @dataclass
 class Pad(Rule):
-    """`before` and `after` channels of a constant around those of `source`. The constant channels are slots too.
+    """Channels of a constant before and after those of `source`. All channels of the result are slots of their own.
 
-    other: padding of the axes after the channels', as torch's `pad` takes it.
+    before: how many there are before. other: padding of the axes after the channels', as torch's `pad` takes it.
     """
 
     node: fx.Node
@@ -75,29 +75,28 @@ class Pad(Rule):
     other: list[int]
     value: float
 
-    def inner(self, channels: np.ndarray, width: int) -> np.ndarray:
-        """The part of a vector over the output's channels that belongs to the source's."""
-        return channels[self.before : self.before + width]
-
     def demand(self, live: Live) -> Iterator[tuple[fx.Node, np.ndarray]]:
-        """The live channels that are not constant."""
-        yield self.source, self.inner(live[self.node], len(live[self.source]))
+        """The live channels that are not constant, or one."""
+        inner = live[self.node][self.before : self.before + len(live[self.source])].copy()
+        if live[self.node].any() and not (inner | live[self.source]).any():
+            inner[0] = True
+        yield self.source, inner
 
     def write(self, writer: "Writer") -> None:
-        """Emits a padding where the source's channels stay together, otherwise one constant channel and an index."""
+        """Emits a padding where the source's channels come in order, otherwise one constant channel and an index."""
         order = writer.ranked(self.node) - self.before
         real = (order >= 0) & (order < len(writer.live[self.source]))
-        if not real.any():
-            raise ValueError(f"{self.node.name}: only the constant channels of a padding are read; keep one real channel")
-        first, last = np.flatnonzero(real)[[0, -1]]
-        together = bool(real[first : last + 1].all())
-        tensor, got = writer.select(self.node, self.source, order[real], fixed=together)
-        ends = [int(first), int(len(order) - 1 - last)] if together else [0, 1]
-        arguments = (tensor, [*self.other, *ends], "constant", self.value)
-        node = writer.pad(arguments)
-        if not together:
-            place = {channel: position for position, channel in enumerate(got.tolist())}
-            index = np.array([place.get(channel, len(got)) for channel in order.tolist()])
+        inner = np.flatnonzero(real)
+        direct = len(inner) > 0 and inner[-1] - inner[0] == len(inner) - 1
+        direct = direct and not writer.is_copy(self.source, order[inner], fixed=True)
+        # A constant alone still takes its shape from a channel of the source.
+        wanted = order[inner] if len(inner) else np.flatnonzero(writer.live[self.source])[:1]
+        tensor, got = writer.select(self.node, self.source, wanted, fixed=direct)
+        ends = [int(inner[0]), int(len(order) - 1 - inner[-1])] if direct else [0, 1]
+        node = writer.pad((tensor, [*self.other, *ends], "constant", self.value))
+        if not direct:
+            index = np.full(len(order), len(got))
+            index[inner] = np.argsort(got)[np.searchsorted(np.sort(got), order[inner])]
             node = writer.index(node, self.axis, index)
         writer.place(self.node, node, self.axis, order + self.before)
 

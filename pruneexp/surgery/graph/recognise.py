@@ -13,7 +13,7 @@ from pruneexp.surgery.graph.layers import Layer
 from pruneexp.surgery.graph.movement import movement_rule
 from pruneexp.surgery.graph.per_channel import function_rule, is_depthwise, module_rule
 from pruneexp.surgery.graph.rearrange import Flatten, Known, Size
-from pruneexp.surgery.graph.rules import Concat, Live, PerChannel, Rule
+from pruneexp.surgery.graph.rules import Live, PerChannel, Rule
 from pruneexp.surgery.graph.trace import Traced
 
 LAYERS = (*operators.PRODUCTS, *operators.TRANSPOSED)
@@ -40,7 +40,8 @@ class Provenance:
                 self.rules[node] = rule
         for node, rule in self.rules.items():
             if isinstance(rule, PerChannel):
-                rule.widened = not self._is_private(node)
+                private, shrinks = self._private(node)
+                rule.widened, rule.shrinks = not private, rule.shrinks or shrinks
 
     def labels_of(self, node: object, axis: int) -> Labels | None:
         """The labels of a tensor whose channels are on this axis; made here, frozen, for one that has none yet."""
@@ -57,35 +58,47 @@ class Provenance:
         """Node -> class of each channel."""
         return {node: self.slots.classes(labels.slots) for node, labels in self.labels.items()}
 
-    def _is_private(self, node: fx.Node) -> bool:
-        """Whether a tensor is made for one layer or one concatenation alone, activations between them aside."""
+    def _private(self, node: fx.Node) -> tuple[bool, bool]:
+        """Whether a tensor is for one layer alone, operations on single channels between them aside.
+
+        The second value: whether one of these operations makes the tensor smaller.
+        """
         users = [user for user in node.users if not isinstance(self.rules.get(user), (Size, Known))]
         rule = self.rules.get(users[0]) if len(users) == 1 else None
         if isinstance(rule, (PerChannel, Flatten)):
-            return self._is_private(rule.node)
-        return isinstance(rule, (Layer, Concat))
+            private, shrinks = self._private(rule.node)
+            return private, private and (shrinks or getattr(rule, "shrinks", False))
+        return isinstance(rule, Layer), False
 
     def _rule(self, node: fx.Node) -> Rule | None:
         """The rule of a node; labels its output."""
         if node.op == "get_attr":
             return None
+        rule = None
         if node.op == "call_module":
-            return self._module(node) or Rule(node)
-        if node.op not in ("call_function", "call_method"):
-            return Rule(node)
-        if not any(isinstance(value, Tensor) for value in tree_leaves(self.traced.values[node])):
-            reads_tensors = any(self.traced.shape(source) is not None for source in node.all_input_nodes)
-            return (self._question(node) or Rule(node)) if reads_tensors else None
-        name = operators.name_of(node)
-        if name in operators.JOINS:
-            return join_rule(self, node) or Rule(node)
-        if name in operators.CONCATENATIONS:
-            return concat_rule(self, node) or Rule(node)
-        if name in operators.MOVEMENTS:
-            return movement_rule(self, node) or Rule(node)
+            rule = self._module(node)
+        elif node.op in ("call_function", "call_method"):
+            if any(isinstance(value, Tensor) for value in tree_leaves(self.traced.values[node])):
+                rule = self._operation(node, operators.name_of(node))
+            elif any(self.traced.shape(source) is not None for source in node.all_input_nodes):
+                rule = self._question(node)
+            else:
+                return None
+        return rule or Rule(node)
+
+    def _operation(self, node: fx.Node, name: str) -> Rule | None:
+        """The rule of a function or method that gives tensors."""
+        finders = {
+            operators.JOINS: join_rule,
+            operators.CONCATENATIONS: concat_rule,
+            operators.MOVEMENTS: movement_rule,
+        }
+        for names, find in finders.items():
+            if name in names:
+                return find(self, node)
         if name == "pad":
-            return pad_rule(self, node) or Rule(node)
-        return (function_rule(self, node, name) if name else None) or Rule(node)
+            return pad_rule(self, node)
+        return function_rule(self, node, name) if name else None
 
     def _module(self, node: fx.Node) -> Rule | None:
         """The rule of a call of a module on one tensor; none if several calls share its parameters."""

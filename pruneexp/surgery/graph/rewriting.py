@@ -7,11 +7,13 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from pruneexp.surgery.graph.combine import Concat
 from pruneexp.surgery.graph.layers import Layer
 from pruneexp.surgery.graph.operators import NORMS
 from pruneexp.surgery.graph.per_channel import masked
+from pruneexp.surgery.graph.rearrange import Flatten
 from pruneexp.surgery.graph.recognise import LAYERS, Provenance
-from pruneexp.surgery.graph.rules import Concat, Live, PerChannel
+from pruneexp.surgery.graph.rules import Live, PerChannel
 from pruneexp.surgery.graph.writer import COPY, SLICE, WHOLE, Writer
 
 MAKERS = (torch.cat, torch.index_select, torch.add, operator.add, operator.mul)
@@ -28,7 +30,11 @@ def written(provenance: Provenance, live: Live, rank: dict[int, int] | None) -> 
             if node.op != "get_attr":  # stored tensors are written where they are used
                 _number(writer, node)
         elif node not in provenance.labels or live[node].any():
-            if node.op == "call_module" and not isinstance(rule, (Layer, PerChannel)) and node.target in provenance.keep:
+            if (
+                node.op == "call_module"
+                and not isinstance(rule, (Layer, PerChannel))
+                and node.target in provenance.keep
+            ):
                 module = traced.module.get_submodule(node.target)
                 writer.attributes[node.target] = masked(module, provenance.keep[node.target])
             rule.write(writer)
@@ -52,35 +58,32 @@ def _number(writer: Writer, node: fx.Node) -> None:
 
 def _restore_in_place(module: fx.GraphModule) -> None:
     """Lets activations overwrite a tensor that was made for them alone, as most networks do to save memory."""
+    allowed: dict[str, bool] = {}
     for node in module.graph.nodes:
-        layer = module.get_submodule(node.target) if node.op == "call_module" else None
-        if hasattr(layer, "inplace"):
+        if node.op == "call_module" and hasattr(module.get_submodule(node.target), "inplace"):
             source = node.args[0]
             maker = module.get_submodule(source.target) if source.op == "call_module" else source.target
-            made = type(maker) in (*LAYERS, *NORMS) or maker in MAKERS
-            layer.inplace = made and len(source.users) == 1
+            alone = len(source.users) == 1 and (type(maker) in (*LAYERS, *NORMS) or maker in MAKERS)
+            allowed[node.target] = alone and allowed.get(node.target, True)
+    for target, alone in allowed.items():
+        module.get_submodule(target).inplace = alone
 
 
-def reads_of(provenance: Provenance, writer: Writer) -> tuple[dict[str, int], dict[str, int]]:
+def reads_of(provenance: Provenance, writer: Writer) -> tuple[Counter[str], Counter[str]]:
     """How many layers, and how many other operations, read a whole tensor, a slice, or a copy.
 
-    A layer is counted with the worst of its own read and those of the activations, normalisations and
-    concatenations before it.
+    A layer is counted with the worst of its own read and those of the operations before it that treat channels by
+    themselves, as far as the tensor that they share with others, and of a concatenation there.
     """
-    layers, others = Counter({WHOLE: 0, SLICE: 0, COPY: 0}), Counter({WHOLE: 0, SLICE: 0, COPY: 0})
-    for (reader, _), kind in writer.reads.items():
-        rule = provenance.rules[reader]
-        if isinstance(rule, Layer):
-            layers[_worst(provenance, writer, reader)] += 1
+    layers: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    worst: dict[fx.Node, str] = {}
+    for node, kinds in writer.reads.items():
+        passed = (Concat, Flatten, PerChannel)
+        before = [worst[source] for source in kinds if isinstance(provenance.rules[source], passed) and source in worst]
+        worst[node] = max([*kinds.values(), *before], key=(WHOLE, SLICE, COPY).index)
+        if isinstance(provenance.rules[node], Layer):
+            layers[worst[node]] += 1
         else:
-            others[kind] += 1
-    return dict(layers), dict(others)
-
-
-def _worst(provenance: Provenance, writer: Writer, node: fx.Node) -> str:
-    kinds = [kind for (reader, _), kind in writer.reads.items() if reader is node]
-    sources = [source for reader, source in writer.reads if reader is node]
-    kinds += [
-        _worst(provenance, writer, source) for source in sources if isinstance(provenance.rules[source], (Concat, PerChannel))
-    ]
-    return max(kinds, key=(WHOLE, SLICE, COPY).index)
+            others.update(kinds.values())
+    return layers, others

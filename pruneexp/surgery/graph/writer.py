@@ -41,7 +41,8 @@ class Writer:
     """State of the writing; the rules of the old graph's nodes call its methods.
 
     rank: class -> place in the order that producers give their channels; None keeps the order of the dense network.
-    classes: node -> class of each channel. reads: (reader, source) -> whole, slice or copy.
+    classes: node -> class of each channel. reads: reader -> source -> whole, slice
+    or copy, the worst of several.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Writer:
     ) -> None:
         self.traced, self.labels, self.live, self.classes, self.rank = traced, labels, live, classes, rank
         self.graph = fx.Graph()
+        self.device = next(traced.module.parameters()).device
         self.environment: dict[fx.Node, Any] = {}
         self.placed: dict[fx.Node, Placed] = {}
         self.attributes: dict[str, Any] = {}
-        self.reads: dict[tuple[fx.Node, fx.Node], str] = {}
+        self.reads: dict[fx.Node, dict[fx.Node, str]] = {}
         self._selected: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
 
     def ranked(self, node: fx.Node) -> np.ndarray:
@@ -100,7 +102,8 @@ class Writer:
         if (places < 0).any():
             raise AssertionError(f"{reader.name} reads channels of {source.name} that were removed")
         kind = placed.kind(order)
-        self.reads[reader, source] = kind
+        kinds = self.reads.setdefault(reader, {})
+        kinds[source] = max(kind, kinds.get(source, WHOLE), key=(WHOLE, SLICE, COPY).index)
         if kind == WHOLE:
             return placed.node, order
         key = (placed.node, tuple(places.tolist()))
@@ -108,19 +111,16 @@ class Writer:
             slice_of = (placed.node, placed.axis, int(places[0]), len(places))
             sliced = kind == SLICE
             self._selected[key] = (
-                self.graph.call_function(torch.narrow, slice_of) if sliced else self.index(placed.node, placed.axis, places)
+                self.graph.call_function(torch.narrow, slice_of)
+                if sliced
+                else self.index(placed.node, placed.axis, places)
             )
         return self._selected[key], order
-
-    def pieces(self, reader: fx.Node, source: fx.Node, channels: np.ndarray) -> tuple[list[fx.Node], np.ndarray]:
-        """Tensors that hold these channels one after the other, and their order."""
-        tensor, order = self.select(reader, source, channels)
-        return [tensor], order
 
     def index(self, tensor: fx.Node, axis: int, places: np.ndarray) -> fx.Node:
         """A copy of some channels."""
         name = f"channels_of_{tensor.name}_{len(self.attributes)}"
-        self.attributes[name] = torch.as_tensor(places, dtype=torch.long)
+        self.attributes[name] = torch.as_tensor(places, dtype=torch.long, device=self.device)
         return self.graph.call_function(torch.index_select, (tensor, axis, self.graph.get_attr(name)))
 
     def concat(self, tensors: list[fx.Node], axis: int) -> fx.Node:
@@ -156,7 +156,9 @@ class Writer:
     def copy(self, node: fx.Node, chosen: dict[fx.Node, Any] | None = None) -> fx.Node:
         """The old operation on `chosen` inputs; all others as they were in the dense network."""
         chosen = chosen or {}
-        new = self.graph.node_copy(node, lambda source: chosen[source] if source in chosen else self.whole(node, source))
+        new = self.graph.node_copy(
+            node, lambda source: chosen[source] if source in chosen else self.whole(node, source)
+        )
         if node.op in ("call_module", "get_attr"):
             stored = attribute(self.traced.module, node.target)
             self.attributes.setdefault(node.target, copy.deepcopy(stored))
@@ -169,6 +171,8 @@ class Writer:
         """All channels of a tensor in their first order, or whatever else a node gave."""
         if source in self.placed:
             return self.select(reader, source, np.arange(len(self.live[source])), fixed=True)[0]
+        if source not in self.environment and source.op == "get_attr":
+            return self.copy(source)
         return self.environment[source]
 
 
