@@ -41,7 +41,8 @@ def module_rule(provenance: "Provenance", node: fx.Node, module: nn.Module) -> R
     def emit(writer: "Writer", tensor: fx.Node, order: np.ndarray) -> fx.Node:
         return writer.call(node, narrowed(module, order, len(labels.slots), keep), tensor)
 
-    return _labelled(provenance, PerChannel(node, source, labels.axis, emit, _shrinks(provenance, node)))
+    shrinks = _shrinks(provenance, node) and not is_depthwise(module)
+    return _labelled(provenance, PerChannel(node, source, labels.axis, emit, shrinks, multiplies=is_depthwise(module)))
 
 
 def function_rule(provenance: "Provenance", node: fx.Node, name: str) -> Rule | None:

@@ -67,7 +67,8 @@ class Provenance:
         rule = self.rules.get(users[0]) if len(users) == 1 else None
         if isinstance(rule, (PerChannel, Flatten)):
             private, shrinks = self._private(rule.node)
-            return private, private and (shrinks or getattr(rule, "shrinks", False))
+            later = isinstance(rule, PerChannel) and rule.shrinks
+            return private, private and (shrinks or later) and not getattr(rule, "multiplies", False)
         return isinstance(rule, Layer), False
 
     def _rule(self, node: fx.Node) -> Rule | None:

@@ -56,7 +56,8 @@ class PerChannel(Rule):
     emit: (writer, input node, kept channels in their new order) -> node. axis: of the output's channels. shrinks:
     whether this operation, or one between it and the only reader, makes the tensor smaller, so that a copy of channels
     is cheaper later. widened: the output holds all channels that the input has, also where fewer are read of it: of a
-    tensor with several readers, who would each pick theirs from it, a copy here would come on top.
+    tensor with several readers, who would each pick theirs from it, a copy here would come on top. multiplies: whether
+    this is a depthwise layer, whose work is not worth saving a copy.
     """
 
     node: fx.Node
@@ -65,6 +66,7 @@ class PerChannel(Rule):
     emit: Callable[["Writer", fx.Node, np.ndarray], fx.Node]
     shrinks: bool = False
     widened: bool = False
+    multiplies: bool = False
 
     def demand(self, live: Live) -> Iterator[tuple[fx.Node, np.ndarray]]:
         """The live channels."""
