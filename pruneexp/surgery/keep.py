@@ -21,16 +21,11 @@ from pruneexp.surgery.graph.trace import trace
 Keep = dict[str, Tensor]
 
 
-def input_channels(module: nn.Module) -> int:
-    """The input channels of a convolution, the input features of a linear layer."""
-    return module.in_features if isinstance(module, nn.Linear) else module.in_channels
-
-
 def checked(network: nn.Module, keep: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Module name -> bool per input channel or feature.
+    """Module name -> bool per input channel, as given; lengths are checked where the inputs are known.
 
     Raises:
-        ValueError: no such layer, not a bool tensor, or of another length than the layer has inputs.
+        ValueError: no such layer, or not a bool tensor.
     """
     modules = dict(network.named_modules())
     result = {}
@@ -40,11 +35,7 @@ def checked(network: nn.Module, keep: Mapping[str, Tensor]) -> dict[str, np.ndar
             raise ValueError(f"keep[{key}]: the network has no convolution or linear layer of this name")
         if mask.dtype != torch.bool:
             raise ValueError(f"keep[{key}]: is {mask.dtype}; give a bool tensor, True where the channel is read")
-        inputs, given = input_channels(modules[name]), mask.numel()
-        spread = inputs // given if given and isinstance(modules[name], nn.Linear) and inputs % given == 0 else 1
-        if given * spread != inputs:
-            raise ValueError(f"keep[{key}]: has {given} values; the layer has {inputs} input channels")
-        result[name] = mask.flatten().cpu().numpy().repeat(spread)
+        result[name] = mask.flatten().cpu().numpy()
     return result
 
 

@@ -94,7 +94,7 @@ def export(
     module, writer = plain, plain_writer
     if mode == "unconstrained":
         module, writer = written(provenance, live, order_classes(provenance, live))
-    error = difference(masked_copy(network, masks), module, inputs_of(example))
+    error = difference(masked_copy(network, provenance.keep), module, inputs_of(example))
     if not error <= TOLERANCE:
         raise RuntimeError(
             f"{type(network).__name__}: the {mode} export differs from the masked network by {error:.1e}"

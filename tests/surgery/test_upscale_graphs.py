@@ -192,13 +192,56 @@ def test_an_export_trains_saves_and_can_be_exported_again(tmp_path):
     [
         ({}, "both", "mode=both: choose one of constrained, unordered, unconstrained"),
         ({"stem": torch.ones(3).bool()}, MODES[0], "keep[stem]: the network has no convolution or linear layer"),
-        ({"read.weight": torch.ones(5).bool()}, MODES[0], "keep[read.weight]: has 5 values; the layer has 6 input"),
+        ({"read.weight": torch.ones(5).bool()}, MODES[0], "keep[read]: has 5 values; the layer has 6 input"),
         ({"read": torch.ones(6)}, MODES[0], "keep[read]: is torch.float32; give a bool tensor"),
     ],
 )
 def test_wrong_arguments_are_named(keep, mode, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        export(Between(F.relu), EXAMPLE, keep, mode=mode)
+        export(Between(lambda self, x: F.relu(x)), EXAMPLE, keep, mode=mode)
+
+
+def test_a_linear_layer_takes_a_mask_of_features_or_of_channels_and_no_other():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+    for width in (4, 16):
+        export(network, EXAMPLE, {"3": torch.arange(width) > 3})
+    with pytest.raises(ValueError, match=re.escape("keep[3]: has 8 values; the layer has 16 input channels")):
+        export(network, EXAMPLE, {"3": torch.arange(8) > 3})
+
+
+def test_a_layer_inside_a_module_that_does_not_call_it_is_refused():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(36, 1)
+
+        def forward(self, x):
+            x = x.flatten(2)
+            return self.attention(x, x, x)[0]
+
+    network = Attention()
+    export(network, EXAMPLE, {})
+    with pytest.raises(
+        ValueError, match=re.escape("keep[attention.out_proj]: the network does not call this layer by itself")
+    ):
+        export(network, EXAMPLE, {"attention.out_proj": torch.arange(36) > 3})
+
+
+def test_results_that_are_used_through_the_tensor_written_into_are_followed(zeroed):
+    def between(self, x):
+        y = x * 2
+        y.add_(1).relu_()
+        return x + y
+
+    network = Between(between)
+    module, _ = export(network, EXAMPLE, network.keep())
+    assert module.make.out_channels == 3
+    compare(module, network, zeroed)
+
+
+def test_writing_into_a_tensor_without_another_way_is_refused():
+    with pytest.raises(ValueError, match=r"zero_ \(node zero_\): writes into a tensor"):
+        export(Between(lambda self, x: x.zero_()), EXAMPLE, {})
 
 
 def test_a_network_with_branches_on_its_numbers_is_refused():

@@ -22,9 +22,10 @@ class Layer(Rule):
 
     keep: per input channel (input feature of a linear layer), whether the layer reads it. slots: of the inputs;
     features of one channel of a flattened map share a slot and are read together. reads: what it reads although some
-    of it may be ignored, by weights of zero; at least `keep`. Of grouped convolutions every group
-    that is left has the same number of inputs and of outputs, at least one: where masks leave fewer, channels that
-    are not needed stay, on the input side with zero weights.
+    of it may be ignored, by weights of zero; at least `keep`.
+
+    Of a grouped convolution every group that is left has the same number of inputs and of outputs, at least one: where
+    masks leave fewer, channels that are not needed stay, on the input side with zero weights.
     """
 
     node: fx.Node
@@ -97,6 +98,11 @@ class Layer(Rule):
             parts.append(part * kept.reshape(1, -1, *[1] * (weight.dim() - 2)))
         smaller = torch.cat(parts)
         return (smaller.transpose(0, 1) if isinstance(self.module, TRANSPOSED) else smaller).contiguous()
+
+
+def input_channels(module: nn.Module) -> int:
+    """The input channels of a convolution, the input features of a linear layer."""
+    return module.in_features if isinstance(module, nn.Linear) else module.in_channels
 
 
 def set_weight(module: nn.Module, weight: Tensor, bias: Tensor | None) -> None:

@@ -5,7 +5,7 @@ from torch import fx
 
 from pruneexp.surgery.graph.layers import Layer
 from pruneexp.surgery.graph.recognise import Provenance
-from pruneexp.surgery.graph.rules import Live, Verbatim
+from pruneexp.surgery.graph.rules import Live, Rule, Verbatim
 
 
 def liveness(provenance: Provenance) -> Live:
@@ -31,7 +31,7 @@ def liveness(provenance: Provenance) -> Live:
 
 def is_made_whole(provenance: Provenance, node: fx.Node) -> bool:
     """Whether a node's tensor has all its channels in any case: an input, or the result of an unknown operation."""
-    return type(provenance.rules[node]).__name__ == "Rule"
+    return type(provenance.rules[node]) is Rule
 
 
 def pinned(provenance: Provenance, live: Live) -> set[int]:

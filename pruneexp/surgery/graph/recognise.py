@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 from pruneexp.surgery.graph import operators
 from pruneexp.surgery.graph.joins import concat_rule, join_rule, pad_rule
 from pruneexp.surgery.graph.labels import Labels, Moved, Slots
-from pruneexp.surgery.graph.layers import Layer
+from pruneexp.surgery.graph.layers import Layer, input_channels
 from pruneexp.surgery.graph.movement import movement_rule
 from pruneexp.surgery.graph.per_channel import function_rule, is_depthwise, module_rule
 from pruneexp.surgery.graph.rearrange import Flatten, Known, Size
@@ -27,13 +27,18 @@ class Provenance:
     """
 
     def __init__(self, traced: Traced, keep: Mapping[str, np.ndarray]) -> None:
-        self.traced, self.keep = traced, keep
+        self.traced, self.keep = traced, dict(keep)
         self.slots = Slots()
         self.labels: dict[fx.Node, Labels] = {}
         self.moved: dict[fx.Node, Moved] = {}
         self.rules: dict[fx.Node, Rule] = {}
         self.frozen: set[int] = set()
         self._calls = [node.target for node in traced.module.graph.nodes if node.op == "call_module"]
+        for name in keep:
+            if name not in self._calls:
+                raise ValueError(
+                    f"keep[{name}]: the network does not call this layer by itself, so nothing can be masked"
+                )
         for node in traced.module.graph.nodes:
             rule = self._rule(node)
             if rule is not None:
@@ -102,8 +107,21 @@ class Provenance:
         return function_rule(self, node, name) if name else None
 
     def _module(self, node: fx.Node) -> Rule | None:
-        """The rule of a call of a module on one tensor; none if several calls share its parameters."""
+        """The rule of a call of a module, if it is known."""
         module = self.traced.module.get_submodule(node.target)
+        rule = self._known_module(node, module)
+        if not isinstance(rule, Layer) and node.target in self.keep:
+            self._check(node.target, self.keep[node.target], module)
+        return rule
+
+    def _check(self, name: str, keep: np.ndarray, module: nn.Module) -> None:
+        if len(keep) != input_channels(module):
+            raise ValueError(
+                f"keep[{name}]: has {len(keep)} values; the layer has {input_channels(module)} input channels"
+            )
+
+    def _known_module(self, node: fx.Node, module: nn.Module) -> Rule | None:
+        """The rule of a call of a module of torch on one tensor; none if several calls share its parameters."""
         shared = self._calls.count(node.target) > 1 and any(True for _ in module.parameters())
         if shared or not node.args or self.traced.shape(node) is None or self.traced.shape(node.args[0]) is None:
             return None
@@ -124,6 +142,10 @@ class Provenance:
         if labels is None:
             return None
         keep = self.keep.get(node.target, np.ones(len(labels.slots), dtype=bool))
+        if linear and len(keep) == len(set(labels.slots.tolist())):  # one per channel of a flattened map
+            keep = keep[np.unique(labels.slots, return_inverse=True)[1]]
+        self._check(node.target, keep, module)
+        self.keep |= {node.target: keep} if node.target in self.keep else {}
         layer = Layer(node, node.args[0], axis, module, keep, keep, labels.slots)
         self.labels[node] = Labels(axis, self.slots.new(layer.outputs))
         return layer

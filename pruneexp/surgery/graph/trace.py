@@ -45,7 +45,8 @@ def trace(network: nn.Module, example: Any) -> Traced:
     In-place operations become out-of-place ones with the same result, and assertions go.
 
     Raises:
-        ValueError: torch.fx cannot follow the network's forward.
+        ValueError: torch.fx cannot follow the network's forward, or it has an in-place operation without an
+            out-of-place one.
     """
     network = copy.deepcopy(network).eval()
     try:
@@ -55,9 +56,9 @@ def trace(network: nn.Module, example: Any) -> Traced:
     for node in list(module.graph.nodes):
         if node.target is torch._assert:
             module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
     for node in list(module.graph.nodes):
         _out_of_place(node, module)
+    module.graph.eliminate_dead_code()  # only now: until here some results were used through the tensor written into
     module.graph.lint()
     recorder = _Recorder(module)
     with torch.no_grad():
@@ -76,6 +77,10 @@ def _out_of_place(node: fx.Node, module: fx.GraphModule) -> None:
     elif node.op == "call_function" and node.target in IN_PLACE:
         node.target, changed = IN_PLACE[node.target], True
     elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+        if not callable(getattr(Tensor, node.target[:-1], None)):
+            raise ValueError(
+                f"{node.target} (node {node.name}): writes into a tensor; use an operation that returns one"
+            )
         node.target, changed = node.target[:-1], True
     if node.kwargs.get("inplace"):
         node.kwargs, changed = {**node.kwargs, "inplace": False}, True
