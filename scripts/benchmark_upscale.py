@@ -33,8 +33,8 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "model"
 WARM_UP = 2
 
 
-def network(name: str, image_size: int) -> nn.Module:
-    """A network with random weights and random statistics of its batch normalisation, the same at every call."""
+def network(name: str, image_size: int, checkpoint: str | None) -> nn.Module:
+    """A network with the weights of a file, or with random weights and statistics of its batch normalisation."""
     torch.manual_seed(0)
     if name.startswith("timm/"):
         overrides = ["model=timm", f"model.name={name.removeprefix('timm/')}"]
@@ -44,6 +44,8 @@ def network(name: str, image_size: int) -> nn.Module:
         overrides = ["model=resnet18", f"model.name={name}"]  # the config of torchvision's networks, with another name
     outputs = 1000 if image_size > 64 else 10
     info = DataInfo("image", outputs, ("accuracy",), channels=3, image_size=image_size)
+    if checkpoint:
+        return build(compose([*overrides, f"model.checkpoint={checkpoint}"])["model"], "model").build(info).eval()
     model = build(compose(overrides)["model"], "model").network(info, pretrained=False)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -81,7 +83,7 @@ def synchronise(tensor: torch.Tensor) -> None:
 def figures(name: str, ratio: float, arguments: argparse.Namespace) -> list[dict]:
     """One row per mode, the dense network first."""
     size = arguments.image_size
-    model = network(name, size).to(arguments.device)
+    model = network(name, size, arguments.checkpoint).to(arguments.device)
     example = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(arguments.device)
     keep = keep_by_magnitude(model, example, ratio, norm=arguments.norm)
     modules: dict[str, nn.Module] = {"dense": model}
@@ -113,6 +115,7 @@ def line(row: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="+", metavar="MODEL")
+    parser.add_argument("--checkpoint", help="a file with weights, of one MODEL; random weights without one")
     parser.add_argument("--ratio", type=float, nargs="+", default=[0.5], help="of the input channels that are ignored")
     parser.add_argument("--mode", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--norm", type=int, default=2, choices=(1, 2), help="of the weights of an input channel")
@@ -124,6 +127,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the CPU")
     arguments = parser.parse_args()
+    if arguments.checkpoint and len(arguments.model) > 1:
+        parser.error(f"--checkpoint {arguments.checkpoint}: give one MODEL with it")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     heads = " ".join(f"{f'ms b{size}':>8} {'cpu ms':>8}" for size in arguments.batch_size)

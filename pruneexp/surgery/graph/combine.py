@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pruneexp.surgery.graph.writer import Writer
 
 MAX_PIECES = 16
-"""Slices that a concatenation is made of at most. Ours: with 64 no export of the tested networks has fewer copies."""
+"""Slices that a concatenation is made of at most. Ours: with 64 ShuffleNet-v2 and GoogLeNet have no fewer copies."""
 
 
 @dataclass
@@ -60,7 +60,8 @@ class Concat(Rule):
     """Tensors joined along their channels.
 
     The result holds all channels that the operands have, also those that nothing reads of it: one choice of channels
-    behind it is faster than one in front of each operand (measured on DenseNet-121: 53 against 61 ms for one image).
+    behind it is faster than one in front of each operand (DenseNet-121 at 50 %: 53 against 61 ms for an image of 128
+    pixels, one CPU thread).
     """
 
     node: fx.Node
