@@ -51,7 +51,8 @@ class Report:
     layers: reads by convolutions and linear layers, each with the worst of what happens between the tensor it shares
     with others and itself. layers_unordered: the same without re-ordering. others: reads of sums, concatenations,
     paddings and activations. reordered: layers whose output channels changed their order. macs: of one example.
-    difference: from the masked network, in float64, against the largest output.
+    difference: from the masked network, in float64, against the largest output. change: the same from the network as it
+    was given; as small where its weights already hold zeros for all that is ignored.
     """
 
     mode: str
@@ -65,6 +66,7 @@ class Report:
     macs: int
     macs_dense: int
     difference: float
+    change: float
 
 
 @torch.no_grad()
@@ -118,6 +120,7 @@ def export(
         macs=_macs(module, one),
         macs_dense=_macs(network, one),
         difference=error,
+        change=difference(network, module, inputs_of(example)),
     )
     return module, report
 

@@ -28,7 +28,8 @@ def keep_from_masks(network: nn.Module, example: Any, masks: Mapping[str, Tensor
     weights are all pruned is ignored. An output channel whose weights are all pruned counts as gone, together with
     what normalisation and activation make of its zeros: layers ignore channels that stem from such channels alone
     (of a sum: all terms are gone; of a product: one factor is). Masks of single weights beyond that are left to the
-    weights, which are expected to hold their zeros.
+    weights, which are expected to hold their zeros. Where normalisation turns zeros into other constants, the export
+    computes something else than the network with the zeros in its weights: `Report.change` says by how much.
     """
     traced = trace(network, example)
     provenance = Provenance(traced, {})

@@ -83,3 +83,12 @@ def test_all_modes_compute_the_same_with_more_or_fewer_numbers_of(name, lively):
     close(outputs[2], outputs[0])
     macs = {mode: report.macs for mode, (_, report) in exports.items()}
     assert macs["unordered"] == macs["unconstrained"] < macs["constrained"] < exports["constrained"][1].macs_dense
+
+
+def test_the_weights_of_an_export_fit_the_export_of_any_network_with_the_same_masks(lively):
+    network, other = (lively(built("mobilenet_v3_small"), seed) for seed in (0, 1))
+    example = torch.randn(1, 3, 32, 32)
+    keep = keep_by_magnitude(network, example, 0.5)
+    (module, _), (again, _) = (export(given, example, keep) for given in (network, other))
+    again.load_state_dict(module.state_dict())
+    torch.testing.assert_close(again(example), module(example))

@@ -81,15 +81,19 @@ def test_channels_are_followed_through_depthwise_grouped_padded_and_flattened_te
     assert set(keep) == {"grouped", "linear"}
 
 
-def test_masked_weights_and_their_keep_give_the_output_of_the_masked_network(lively):
+def test_an_export_of_masked_weights_says_how_far_it_is_from_them(lively):
     network = lively(Block())
     masks = {"first.weight": rows(0, 2), "stem.weight": rows(0, 2), "second.weight": rows(0, 2)}
     for name, mask in masks.items():
         network.get_parameter(name).data.mul_(mask)
         network.get_submodule(name.split(".")[0]).bias.data.mul_(mask.flatten())
+    keep = keep_from_masks(network, EXAMPLE, masks)
+    _, report = export(network, EXAMPLE, keep)
+    assert report.difference < 1e-12 and report.change > 1e-3  # the norm makes constants of the zeros of `first`
     network.norm.bias.data.mul_(rows(0, 2).flatten())
     network.norm.running_mean.mul_(rows(0, 2).flatten())
-    module, _ = export(network, EXAMPLE, keep_from_masks(network, EXAMPLE, masks))
+    module, report = export(network, EXAMPLE, keep)
+    assert report.change < 1e-12
     assert module.stem.out_channels == module.first.out_channels == module.second.out_channels == 2
     torch.testing.assert_close(module(EXAMPLE), network(EXAMPLE))
 
