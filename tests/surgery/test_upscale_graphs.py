@@ -20,6 +20,7 @@ class Between(nn.Module):
         super().__init__()
         self.make, self.read = nn.Conv2d(3, 6, 3), nn.Conv2d(channels, 2, 1)
         self.operation = operation
+        self.norm = nn.BatchNorm2d(6, affine=False).eval()
         self.scale = nn.Parameter(torch.arange(1.0, 7.0).reshape(6, 1, 1))
 
     def forward(self, x):
@@ -32,6 +33,7 @@ class Between(nn.Module):
 KNOWN = {
     "two activations": lambda self, x: torch.sigmoid(F.relu6(x)),
     "a stored scale": lambda self, x: x * self.scale + 1.0,
+    "a stored scale, in part and as a whole": lambda self, x: x * self.scale + self.scale.sum(),
     "a number": lambda self, x: x / 3,
     "pooling": lambda self, x: F.avg_pool2d(F.max_pool2d(x, 2), 2),
     "mean": lambda self, x: x.mean((2, 3), keepdim=True),
@@ -68,6 +70,8 @@ UNKNOWN = {
     "a norm over channels": (lambda self, x: F.layer_norm(x, x.shape[1:]), 6),
     "group norm": (lambda self, x: F.group_norm(x, 3), 6),
     "channels become pixels": (lambda self, x: x.reshape(x.shape[0], 3, -1, x.shape[3]), 3),
+    "named arguments": (lambda self, x: F.relu(input=torch.flatten(input=x, start_dim=2)).reshape(x.shape), 6),
+    "a norm used twice": (lambda self, x: self.norm(self.norm(x) + 1), 6),
     "a stack": (lambda self, x: torch.stack([x, x], 2).flatten(1, 2), 12),
     "a matrix product": (lambda self, x: torch.einsum("bchw,cd->bdhw", x, self.scale.reshape(6, 1).expand(6, 6)), 6),
 }

@@ -20,7 +20,7 @@ def movement_rule(provenance: "Provenance", node: fx.Node) -> Rule | None:
     A chain of rearrangements, such as a channel shuffle, is looked at as a whole: what counts is where its elements
     came from, not what its steps were.
     """
-    source = node.args[0]
+    source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
     if source in provenance.moved:
         root, elements = provenance.moved[source].root, provenance.moved[source].elements
     elif source in provenance.labels:

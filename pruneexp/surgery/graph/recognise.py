@@ -102,6 +102,8 @@ class Provenance:
         for names, find in finders.items():
             if name in names:
                 return find(self, node)
+        if not node.args or not isinstance(node.args[0], fx.Node):
+            return None
         if name == "pad":
             return pad_rule(self, node)
         return function_rule(self, node, name) if name else None
@@ -121,9 +123,9 @@ class Provenance:
             )
 
     def _known_module(self, node: fx.Node, module: nn.Module) -> Rule | None:
-        """The rule of a call of a module of torch on one tensor; none if several calls share its parameters."""
-        shared = self._calls.count(node.target) > 1 and any(True for _ in module.parameters())
-        if shared or not node.args or self.traced.shape(node) is None or self.traced.shape(node.args[0]) is None:
+        """The rule of a call of a module of torch on one tensor; none if several calls share its state."""
+        shared = self._calls.count(node.target) > 1 and len(module.state_dict()) > 0
+        if shared or not node.args or any(self.traced.shape(value) is None for value in (node, node.args[0])):
             return None
         if type(module) is nn.Flatten:
             return movement_rule(self, node)
@@ -153,7 +155,7 @@ class Provenance:
     def _question(self, node: fx.Node) -> Rule | None:
         """The rule of a question for the size or the number of axes of a tensor with labels."""
         source = node.args[0] if node.args else None
-        if source not in self.labels:
+        if not isinstance(source, fx.Node) or source not in self.labels:
             return None
         method = node.target if node.op == "call_method" else ""
         field = node.args[1] if node.target is getattr else ""

@@ -28,9 +28,9 @@ class Traced:
     module: fx.GraphModule
     values: dict[fx.Node, Any]
 
-    def shape(self, node: fx.Node) -> tuple[int, ...] | None:
-        """The shape of a node that is a tensor, None for other nodes."""
-        value = self.values.get(node)
+    def shape(self, node: object) -> tuple[int, ...] | None:
+        """The shape of a node that is a tensor, None for all else."""
+        value = self.values.get(node) if isinstance(node, fx.Node) else None
         return tuple(value.shape) if isinstance(value, Tensor) else None
 
 

@@ -141,11 +141,15 @@ class Writer:
         """The stored tensor of a get_attr node, with these channels of its axis."""
         whole = attribute(self.traced.module, node.target)
         part = whole.detach().index_select(axis, torch.as_tensor(order, device=whole.device))
-        part = nn.Parameter(part, requires_grad=whole.requires_grad) if isinstance(whole, nn.Parameter) else part
-        name = node.target
-        if name in self.attributes:
+        return self._stored(node.target, part, whole)
+
+    def _stored(self, name: str, tensor: Tensor, like: Tensor) -> fx.Node:
+        """A node for a tensor that is kept under this name, or one like it where the name holds another tensor."""
+        known = self.attributes.get(name)
+        if known is not None and not (known.shape == tensor.shape and torch.equal(known, tensor)):
             name = f"{name}_{len(self.attributes)}"
-        self.attributes[name] = part
+        is_parameter = isinstance(like, nn.Parameter)
+        self.attributes[name] = nn.Parameter(tensor, requires_grad=like.requires_grad) if is_parameter else tensor
         return self.graph.get_attr(name)
 
     def call(self, node: fx.Node, module: nn.Module, tensor: fx.Node) -> fx.Node:
@@ -159,9 +163,8 @@ class Writer:
         new = self.graph.node_copy(
             node, lambda source: chosen[source] if source in chosen else self.whole(node, source)
         )
-        if node.op in ("call_module", "get_attr"):
-            stored = attribute(self.traced.module, node.target)
-            self.attributes.setdefault(node.target, copy.deepcopy(stored))
+        if node.op == "call_module":
+            self.attributes.setdefault(node.target, copy.deepcopy(self.traced.module.get_submodule(node.target)))
         self.environment[node] = new
         if node in self.labels and not chosen:
             self.place(node, new, self.labels[node].axis, np.arange(len(self.live[node])))
@@ -172,7 +175,8 @@ class Writer:
         if source in self.placed:
             return self.select(reader, source, np.arange(len(self.live[source])), fixed=True)[0]
         if source not in self.environment and source.op == "get_attr":
-            return self.copy(source)
+            stored = attribute(self.traced.module, source.target)
+            self.environment[source] = self._stored(source.target, stored.detach().clone(), stored)
         return self.environment[source]
 
 
