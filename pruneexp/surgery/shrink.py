@@ -1,0 +1,105 @@
+"""A pruned network as a smaller plain one that computes the same function.
+
+Masks leave a network as large and as slow as it was. Where whole channels, heads or feed-forward units are zero,
+`shrink` takes them out. What can go is derived from zeros in the weights, never from a method's intent, and every
+result is compared with the masked network before it is returned.
+
+    small = shrink(network, masks, example)
+"""
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from pruneexp.masks import Masks
+from pruneexp.surgery.channels import cut_channels_
+from pruneexp.surgery.encoders import cut_encoders_, has_encoder_layers
+from pruneexp.surgery.report import Kept
+from pruneexp.surgery.verify import SurgeryError, in_double, verify
+
+logger = logging.getLogger("pruneexp")
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """network: the smaller one. kept: units that are zero and had to stay. error: as `verify` returns it."""
+
+    network: nn.Module
+    kept: list[Kept]
+    error: float
+
+
+def shrink(network: nn.Module, masks: Masks, example: Any) -> nn.Module:
+    """A new, smaller network: what `shrink_and_report` returns, with what had to stay in the log."""
+    shrunk = shrink_and_report(network, masks, example)
+    for kept in shrunk.kept:
+        logger.info("kept: %d zero units of %s: %s", kept.units, kept.layer, kept.why)
+    return shrunk.network
+
+
+def shrink_and_report(network: nn.Module, masks: Masks, example: Any) -> Shrunk:
+    """A new network without the channels, heads and units that are zero, and an account of it.
+
+    network: plain, its weights zero where `masks` (parameter name -> bool, True = keep, broadcastable) are False; it
+    is left as it is. example: a batch of one or more inputs: a tensor, or a dict of named tensors. The new network has
+    the dtype, device, mode and `requires_grad` of the old one.
+
+    Raises:
+        SurgeryError: a weight is not zero where its mask is False, the network is parametrized, torch-pruning cannot
+            follow it, or the smaller network differs from it.
+    """
+    _check(network, masks)
+    small = copy.deepcopy(network).cpu().double().eval().requires_grad_(True)
+    inputs = _on_cpu(in_double(example))
+    kept = cut_encoders_(small) if has_encoder_layers(small) else cut_channels_(small, inputs)
+    _restore_(small, network)
+    error = verify(copy.deepcopy(network).cpu(), copy.deepcopy(small).cpu(), [inputs, *_other_inputs(inputs)])
+    return Shrunk(small, kept, error)
+
+
+def _check(network: nn.Module, masks: Masks) -> None:
+    parametrized = [name for name, module in network.named_modules() if parametrize.is_parametrized(module)]
+    if parametrized:
+        raise SurgeryError(f"{parametrized[0]} is parametrized: finalise the method, which makes its weights plain")
+    parameters = dict(network.named_parameters())
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise SurgeryError(f"masks: the network has no parameter {name}; take the masks of this network")
+        try:
+            pruned = ~mask.cpu().expand(parameters[name].shape)
+        except RuntimeError:
+            shapes = f"{tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}"
+            raise SurgeryError(f"masks: {name} has shape {shapes}; take the masks of this network") from None
+        alive = int(parameters[name].detach().cpu()[pruned].count_nonzero())
+        if alive:
+            raise SurgeryError(f"masks: {name} is not zero at {alive} weights that its mask prunes; apply the masks")
+
+
+def _restore_(small: nn.Module, network: nn.Module) -> None:
+    """Gives the new network the old one's dtypes, devices, modes and gradients."""
+    old = {name: tensor for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
+    default = next(network.parameters())
+    for name, tensor in [*small.named_parameters(), *small.named_buffers()]:
+        like = old.get(name, default)  # a bias that took over constants is new
+        tensor.data = tensor.data.to(device=like.device, dtype=like.dtype)
+        if isinstance(tensor, nn.Parameter):
+            tensor.requires_grad_(like.requires_grad)
+    modes = {name: module.training for name, module in network.named_modules()}
+    for name, module in small.named_modules():
+        module.training = modes.get(name, network.training)
+
+
+def _other_inputs(inputs: Any) -> list[Any]:
+    """Inputs of the same shape with noise in place of an example that may be all zeros; none for tokens."""
+    if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
+        return []
+    return [torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)]
+
+
+def _on_cpu(inputs: Any) -> Any:
+    return {key: _on_cpu(value) for key, value in inputs.items()} if isinstance(inputs, dict) else inputs.cpu()
