@@ -92,9 +92,9 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
     return config
 
 
-def finished_summary(folder: Path) -> Config | None:
-    """The summary of a finished run in this folder, None if there is none."""
-    path = folder / "summary.json"
+def finished_summary(folder: Path, name: str = "summary.json") -> Config | None:
+    """The summary of a finished run in this folder, None if there is none. name: the file that it is in."""
+    path = folder / name
     return json.loads(path.read_text()) if path.is_file() else None
 
 
