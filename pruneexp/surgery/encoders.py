@@ -35,7 +35,8 @@ class BiasOnly(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The bias, in the shape of x but for the last dimension."""
-        return self.bias.expand(*x.shape[:-1], -1)
+        # Not an expanded view: without gradients, views of parameters still claim to require one, which confuses torch.
+        return x.new_zeros(*x.shape[:-1], 1) + self.bias
 
 
 class NoHeads(nn.Module):

