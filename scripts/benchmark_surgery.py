@@ -209,10 +209,8 @@ def main() -> None:
         print("\n".join(markdown(rows)), flush=True)
         if options.json:
             options.json.write_text(json.dumps(everything, indent=1) + "\n")
-    first = everything[0]
-    print(
-        f"\n{SINGLE * options.runs} and {options.runs} calls, {first['threads']} threads, {first['device']}, torch {torch.__version__}"
-    )
+    calls = f"{SINGLE * options.runs} and {options.runs} calls, {everything[0]['threads']} threads"
+    print(f"\n{calls}, {everything[0]['device']}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

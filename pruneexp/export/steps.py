@@ -17,7 +17,7 @@ from pruneexp.experiment import PROCESSOR, example_inputs, load
 from pruneexp.export.formats import FILES, WRITERS
 from pruneexp.export.source import Source, first_examples, open_run
 from pruneexp.measure.flops import macs
-from pruneexp.measure.latency import compiled, eager, latencies, onnx
+from pruneexp.measure.latency import check_timing, compiled, eager, latencies, onnx
 from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.runs import write_json
 from pruneexp.surgery.files import save_shrunk
@@ -42,6 +42,10 @@ class Timing:
     batch_sizes: Sequence[int] = (1, 32)
     runs: int = 30
     compiled: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number of runs or a batch size that cannot be."""
+        check_timing(self.batch_sizes, self.runs)
 
 
 def export(

@@ -52,16 +52,21 @@ def latencies(
     Raises:
         ValueError: fewer than 2 runs, or a batch size below 1.
     """
-    if runs < 2:
-        raise ValueError(f"runs={runs}: want at least 2, for a spread")
-    if min(batch_sizes, default=1) < 1:
-        raise ValueError(f"batch_sizes={list(batch_sizes)}: must be at least 1")
+    check_timing(batch_sizes, runs)
     rows = []
     for size in batch_sizes:
         batch = repeated(example, size)
         times = _times(variants, batch, runs, warm_up)
         rows += [_row(name, size, seconds, batch) for name, seconds in times.items()]
     return rows
+
+
+def check_timing(batch_sizes: Sequence[int], runs: int) -> None:
+    """Raises ValueError for fewer than 2 runs or a batch size below 1."""
+    if runs < 2:
+        raise ValueError(f"runs={runs}: want at least 2, for a spread")
+    if min(batch_sizes, default=0) < 1:
+        raise ValueError(f"batch_sizes={list(batch_sizes)}: want numbers of at least 1")
 
 
 def _times(variants: Mapping[str, Variant], batch: Any, runs: int, warm_up: int) -> dict[str, list[float]]:

@@ -94,6 +94,9 @@ def _obstacles(coupled: Coupling, reads: dict[int, Read], names: dict[nn.Module,
     for (layer, role), sets in coupled.sides.items():
         if role == "out" or not _produces(layer):
             continue
+        if id(layer.weight) not in reads:  # called by an operation that was not watched
+            found |= dict.fromkeys(sets[sets >= 0].tolist(), f"carries a signal to {names[layer]}")
+            continue
         read = reads[id(layer.weight)]
         taken = (_columns(layer) != 0).any(1) & (sets >= 0) & ~(read.known & (read.values == 0))
         constant = read.known & read.values.isfinite()
@@ -108,7 +111,8 @@ def _empty_(coupled: Coupling, sets: set[int], reads: dict[int, Read]) -> None:
     for (layer, role), numbers in coupled.sides.items():
         chosen = _chosen(numbers, sets)
         if role == "in" and _produces(layer):
-            _fold_(layer, chosen, reads[id(layer.weight)])
+            if bool(chosen.any()):
+                _fold_(layer, chosen, reads[id(layer.weight)])
         elif role == "out" and getattr(layer, "transposed", False):
             weight = layer.weight.reshape(layer.groups, -1, *layer.weight.shape[1:])
             weight.transpose(1, 2).flatten(0, 1)[chosen] = 0

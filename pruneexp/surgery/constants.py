@@ -30,7 +30,7 @@ class Read:
     padded: bool
 
 
-@torch.no_grad()
+@torch.enable_grad()  # without gradients torch runs transformer layers in one fused call, which cannot be watched
 def constant_inputs(network: nn.Module, run: Callable[[nn.Module], Any]) -> dict[int, Read]:
     """id of a weight -> what the convolution or linear layer with this weight reads, over all its calls.
 

@@ -55,10 +55,10 @@ def shrink_and_report(network: nn.Module, masks: Masks, example: Any) -> Shrunk:
     """
     _check(network, masks)
     small = copy.deepcopy(network).cpu().double().eval().requires_grad_(True)
-    inputs = _on_cpu(in_double(example))
+    inputs = in_double(example)
     kept = cut_encoders_(small) if has_encoder_layers(small) else cut_channels_(small, inputs)
     _restore_(small, network)
-    error = verify(copy.deepcopy(network).cpu(), copy.deepcopy(small).cpu(), [inputs, *_other_inputs(inputs)])
+    error = verify(network, small, [inputs, *_other_inputs(inputs)])
     return Shrunk(small, kept, error)
 
 
@@ -99,7 +99,3 @@ def _other_inputs(inputs: Any) -> list[Any]:
     if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
         return []
     return [torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)]
-
-
-def _on_cpu(inputs: Any) -> Any:
-    return {key: _on_cpu(value) for key, value in inputs.items()} if isinstance(inputs, dict) else inputs.cpu()

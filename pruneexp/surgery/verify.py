@@ -19,12 +19,12 @@ def verify(masked: nn.Module, small: nn.Module, batches: Iterable[Any], toleranc
 
     The error of a batch is max |small - masked| / max |masked|, taken over every tensor that the networks return.
     batches: inputs as the networks take them: a tensor, or a dict of named tensors. Both networks are copied to
-    float64 and eval mode; in float32 the order of sums alone makes errors of about 1e-6.
+    float64, the CPU and eval mode; in float32 the order of sums alone makes errors of about 1e-6.
 
     Raises:
         SurgeryError: an error above `tolerance`, an output that is not finite, or no batch to compare on.
     """
-    masked, small = (copy.deepcopy(network).double().eval() for network in (masked, small))
+    masked, small = (copy.deepcopy(network).cpu().double().eval() for network in (masked, small))
     worst = None
     for batch in batches:
         inputs = in_double(batch)
@@ -56,10 +56,12 @@ def call(network: nn.Module, inputs: Any) -> Any:
 
 
 def in_double(inputs: Any) -> Any:
-    """The same inputs with floats in float64."""
+    """The same inputs on the CPU, floats in float64."""
     if isinstance(inputs, dict):
         return {key: in_double(value) for key, value in inputs.items()}
-    return inputs.double() if isinstance(inputs, Tensor) and inputs.is_floating_point() else inputs
+    if not isinstance(inputs, Tensor):
+        return inputs
+    return inputs.double().cpu() if inputs.is_floating_point() else inputs.cpu()
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -70,7 +70,8 @@ def test_onnx_takes_the_inputs_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"runs": 1}, "runs=1: want at least 2"), ({"batch_sizes": [0]}, "must be at least 1")]
+    ("options", "message"),
+    [({"runs": 1}, "runs=1: want at least 2"), ({"batch_sizes": [0]}, "want numbers of at least 1")],
 )
 def test_impossible_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

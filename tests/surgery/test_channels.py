@@ -314,3 +314,13 @@ def test_whatever_is_zero_the_function_stays(seed, rate):
     with torch.no_grad():
         expected, found = (copy.deepcopy(net).double()(IMAGE.double()) for net in (network, small))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
+
+
+def test_torchs_own_transformer_layer_loses_feed_forward_units(difference):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    network = nn.Sequential(nn.Linear(5, 16), layer, nn.Linear(16, 3)).eval()
+    kill(layer.linear1, channels=[0, 7, 8])
+    x = torch.randn(2, 6, 5)
+    small = shrink(network, {}, x)
+    assert (small[1].linear1.out_features, small[1].linear2.in_features) == (29, 29)
+    assert difference(network, small, x) < 1e-6
