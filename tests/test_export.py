@@ -135,6 +135,20 @@ def test_a_text_model_loads_without_a_run_and_not_by_from_pretrained(text_run, t
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "small")
 
 
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_run_whose_own_model_was_shrunk_loads(kind, channel_run, text_run, tmp_path):
+    run = channel_run if kind == "image" else text_run
+    main([str(run), *FAST, "--output", str(tmp_path / "out")])
+    folder = without(run, tmp_path / "run")
+    for name in ("model.safetensors", "structure.json"):
+        shutil.copy(tmp_path / "out" / name, folder / name)
+    small, again = pruneexp.load(tmp_path / "out"), pruneexp.load(folder)
+    ids = torch.randint(5, 50, (2, 7))
+    x = torch.randn(4, 1, 8, 8).double() if kind == "image" else {"input_ids": ids, "attention_mask": ids > 0}
+    assert torch.equal(outputs(again, x), outputs(small, x))
+    assert not again.training
+
+
 def test_an_export_is_replaced_and_other_folders_are_not(channel_run, tmp_path, capsys):
     output = tmp_path / "out"
     main([str(channel_run), *FAST, "--output", str(output), "--compressed"])

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             formats=[name for name in ("onnx", "torch_export", "compressed") if getattr(options, name)],
             timing=Timing(options.batch_sizes, options.runs, options.compile),
             device=options.device,
+            multiple_of=options.multiple_of,
         )
     except ExportFailure as failure:
         _exit(1, str(failure))
@@ -53,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="also time both models under torch.compile")
     parser.add_argument("--batch-sizes", type=_sizes, default=[1, 32], metavar="N,N", help="to time, 1,32 by default")
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed calls of each, 30 by default")
+    parser.add_argument(
+        "--multiple-of", type=int, default=1, metavar="N", help="keep a multiple of N channels in every layer (1)"
+    )
     parser.add_argument("--device", default="auto", help="to test and time on: auto (default), cpu or cuda")
     return parser
 

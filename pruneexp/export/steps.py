@@ -55,10 +55,12 @@ def export(
     formats: Sequence[str] = (),
     timing: Timing = Timing(),
     device: str = "auto",
+    multiple_of: int = 1,
 ) -> Record:
     """Writes the smaller model of a run into the folder `output`, and returns what export.json says of it.
 
-    formats: any of "onnx", "torch_export", "compressed". device: to test and time on. An earlier export is replaced, at
+    formats: any of "onnx", "torch_export", "compressed". device: to test and time on. multiple_of: as in
+    `shrink_and_report`. An earlier export is replaced, at
     the end and at once.
 
     Raises:
@@ -72,7 +74,7 @@ def export(
     where = _device(device)
     source = open_run(folder, where)
     example = first_examples(source.splits, 2, torch.device("cpu"))
-    shrunk = shrink_and_report(source.network, source.masks, example)
+    shrunk = shrink_and_report(source.network, source.masks, example, multiple_of=multiple_of)
     if _parameters(shrunk.network) == _parameters(source.network) and "compressed" not in formats:
         raise ValueError(_nothing_to_remove(source))
     error = verify(source.network, shrunk.network, [first_examples(source.splits, COMPARED, torch.device("cpu"))])

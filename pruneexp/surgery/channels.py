@@ -23,10 +23,11 @@ from pruneexp.surgery.verify import SurgeryError, call
 
 
 @torch.no_grad()
-def cut_channels_(network: nn.Module, example: Any) -> list[Kept]:
+def cut_channels_(network: nn.Module, example: Any, *, multiple_of: int = 1) -> list[Kept]:
     """Removes what can be removed, in place, and returns what could not.
 
     network: in eval mode, in float64, its parameters requiring gradients. example: inputs as the network takes them.
+    multiple_of: layers that lose channels keep a multiple of so many, zeros among them, for kernels that want that.
 
     Raises:
         SurgeryError: torch-pruning cannot follow the network.
@@ -49,7 +50,7 @@ def cut_channels_(network: nn.Module, example: Any) -> list[Kept]:
             break
         _empty_(coupled, free, reads)
         gone |= free
-    gone, needed = _leave_enough(coupled, gone, names)
+    gone, needed = _leave_enough(coupled, gone, names, multiple_of)
     for layer, sides in _removals(coupled, gone).items():
         cut_(layer, outputs=sides.get("out"), inputs=sides.get("in"))
     return _kept(coupled, dead, obstacles | needed, names)
@@ -153,27 +154,38 @@ def _removals(coupled: Coupling, gone: set[int]) -> dict[nn.Module, dict[str, Te
     return removals
 
 
-def _leave_enough(coupled: Coupling, gone: set[int], names: dict[nn.Module, str]) -> tuple[set[int], dict[int, str]]:
-    """The sets that may go such that no layer is left empty, and why the others stay.
+def _leave_enough(
+    coupled: Coupling, gone: set[int], names: dict[nn.Module, str], multiple_of: int
+) -> tuple[set[int], dict[int, str]]:
+    """The sets that may go such that every layer keeps what it needs, and why the others stay.
 
-    Every side of every layer keeps a channel, and the groups of a grouped convolution keep equally many. Sets that
-    stay for this have only zeros for weights.
+    Every side of every layer keeps a channel, the groups of a grouped convolution keep equally many, and outputs a
+    multiple of `multiple_of`. Sets that stay for this have only zeros for weights.
     """
     gone, needed = set(gone), {}
     changed = True
     while changed:
         changed = False
-        for (layer, _), numbers in coupled.sides.items():
+        for (layer, role), numbers in coupled.sides.items():
             groups = 1 if is_depthwise(layer) else getattr(layer, "groups", 1)
             parts = [[n for n in part.tolist() if n in gone] for part in numbers.reshape(groups, -1)]
-            limit = min([numbers.numel() // groups - 1, *(len(part) for part in parts)])
-            why = f"{names[layer]} needs a channel" if groups == 1 else f"{names[layer]} needs groups of one size"
+            limit, why = min([numbers.numel() // groups - 1, *(len(part) for part in parts)]), "needs a channel"
+            if limit < max(len(part) for part in parts) and groups > 1:
+                why = "needs groups of one size"
+            if role == "out" and _produces(layer) and multiple_of > 1:
+                rounded = _rounded(numbers.numel() // groups, limit, multiple_of)
+                limit, why = (rounded, f"keeps a multiple of {multiple_of}") if rounded < limit else (limit, why)
             for part in parts:
                 if len(part) > limit:
-                    needed |= dict.fromkeys(part[limit:], why)
+                    needed |= dict.fromkeys(part[limit:], f"{names[layer]} {why}")
                     gone -= set(part[limit:])
                     changed = True
     return gone, needed
+
+
+def _rounded(width: int, removed: int, multiple_of: int) -> int:
+    """The largest number of channels to remove, at most `removed`, that leaves a multiple; 0 if none does."""
+    return max((count for count in range(removed + 1) if (width - count) % multiple_of == 0), default=0)
 
 
 def _kept(

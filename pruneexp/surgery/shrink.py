@@ -34,29 +34,32 @@ class Shrunk:
     error: float
 
 
-def shrink(network: nn.Module, masks: Masks, example: Any) -> nn.Module:
-    """A new, smaller network: what `shrink_and_report` returns, with what had to stay in the log."""
-    shrunk = shrink_and_report(network, masks, example)
+def shrink(network: nn.Module, masks: Masks, example: Any, *, multiple_of: int = 1) -> nn.Module:
+    """A new, smaller network: that of `shrink_and_report`, with what had to stay in the log."""
+    shrunk = shrink_and_report(network, masks, example, multiple_of=multiple_of)
     for kept in shrunk.kept:
         logger.info("kept: %d zero units of %s: %s", kept.units, kept.layer, kept.why)
     return shrunk.network
 
 
-def shrink_and_report(network: nn.Module, masks: Masks, example: Any) -> Shrunk:
+def shrink_and_report(network: nn.Module, masks: Masks, example: Any, *, multiple_of: int = 1) -> Shrunk:
     """A new network without the channels, heads and units that are zero, and an account of it.
 
     network: plain, its weights zero where `masks` (parameter name -> bool, True = keep, broadcastable) are False; it
-    is left as it is. example: a batch of one or more inputs: a tensor, or a dict of named tensors. The new network has
-    the dtype, device, mode and `requires_grad` of the old one.
+    is left as it is. example: a batch of one or more inputs: a tensor, or a dict of named tensors. multiple_of: layers
+    that lose channels keep a multiple of so many, zeros among them, where the kernels of a machine are faster so; heads
+    and feed-forward units are not rounded. The new network has the dtype, device, mode and `requires_grad` of the old.
 
     Raises:
         SurgeryError: a weight is not zero where its mask is False, the network is parametrized, torch-pruning cannot
             follow it, or the smaller network differs from it.
     """
+    if multiple_of < 1:
+        raise SurgeryError(f"multiple_of={multiple_of}: must be at least 1")
     _check(network, masks)
     small = copy.deepcopy(network).cpu().double().eval().requires_grad_(True)
     inputs = in_double(example)
-    kept = cut_encoders_(small) if has_encoder_layers(small) else cut_channels_(small, inputs)
+    kept = cut_encoders_(small) if has_encoder_layers(small) else cut_channels_(small, inputs, multiple_of=multiple_of)
     _restore_(small, network)
     error = verify(network, small, [inputs, *_other_inputs(inputs)])
     return Shrunk(small, kept, error)

@@ -324,3 +324,20 @@ def test_torchs_own_transformer_layer_loses_feed_forward_units(difference):
     small = shrink(network, {}, x)
     assert (small[1].linear1.out_features, small[1].linear2.in_features) == (29, 29)
     assert difference(network, small, x) < 1e-6
+
+
+def test_widths_can_be_kept_at_a_multiple(randomised, difference):
+    network = randomised(
+        nn.Sequential(nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 16, 3), nn.Conv2d(16, 2, 1))
+    )
+    kill(network[0], network[1], channels=list(range(9)))
+    kill(network[3], channels=list(range(9)))
+    shrunk = shrink_and_report(network, {}, IMAGE, multiple_of=8)
+    assert [shrunk.network[i].out_channels for i in (0, 3, 4)] == [16, 8, 2]
+    assert {(kept.layer, kept.units, kept.why) for kept in shrunk.kept} == {
+        ("0", 5, "0 keeps a multiple of 8"),
+        ("3", 1, "3 keeps a multiple of 8"),
+    }
+    assert difference(network, shrunk.network, IMAGE) < 1e-6
+    with pytest.raises(SurgeryError, match="multiple_of=0: must be at least 1"):
+        shrink(network, {}, IMAGE, multiple_of=0)
