@@ -141,7 +141,7 @@ def kill_heads_and_units_(network: nn.Module, rate: float) -> None:
         second.weight[:, units] = 0
 
 
-def figures(name: str, runs: int) -> list[dict[str, Any]]:
+def figures(name: str, runs: int, multiple_of: int) -> list[dict[str, Any]]:
     """One row for the dense network and one for each rate."""
     build, size = NETWORKS[name]
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def figures(name: str, runs: int) -> list[dict[str, Any]]:
     for rate in RATES:
         masked = copy.deepcopy(network)
         kill_heads_and_units_(masked, rate) if name.startswith("bert") else kill_channels_(masked, example, rate)
-        shrunk = shrink_and_report(masked, {}, example)
+        shrunk = shrink_and_report(masked, {}, example, multiple_of=multiple_of)
         rows.append({**row(name, size, rate, shrunk.network, example), "error": shrunk.error})
         variants[str(rate)] = eager(shrunk.network)
     for time in [
@@ -199,12 +199,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--runs", type=int, default=15, help="timed calls at batch 32; six times as many at 1")
+    parser.add_argument("--multiple-of", type=int, default=1, help="keep a multiple of so many channels")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     everything = []
     print("| " + " | ".join(HEADER) + " |\n" + "| --- " * len(HEADER) + "|", flush=True)
     for name in options.networks:
-        rows = figures(name, options.runs)
+        rows = figures(name, options.runs, options.multiple_of)
         everything += rows
         print("\n".join(markdown(rows)), flush=True)
         if options.json:

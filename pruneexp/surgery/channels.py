@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneexp.models.cifar_resnet import ZeroPadShortcut
+from pruneexp.models.errors import first_line
 from pruneexp.surgery.constants import Read, constant_inputs
 from pruneexp.surgery.coupled import Coupling, coupling, is_depthwise
 from pruneexp.surgery.cut import cut_
@@ -36,8 +37,7 @@ def cut_channels_(network: nn.Module, example: Any, *, multiple_of: int = 1) -> 
         with torch.enable_grad():
             coupled = coupling(network, example)
     except Exception as error:  # of the network's own code, or of the graph's
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SurgeryError(f"torch-pruning cannot follow {type(network).__name__}: {first}") from error
+        raise SurgeryError(f"torch-pruning cannot follow {type(network).__name__}: {first_line(error)}") from error
     names = {module: name for name, module in network.named_modules()}
     _block_shared(coupled, names)
     dead = {layer: _dead_rows(layer) for layer, role in coupled.sides if role == "out" and _produces(layer)}

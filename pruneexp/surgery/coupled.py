@@ -4,31 +4,20 @@ A `Coupling` numbers these sets. For every layer it says to which set each outpu
 channel; a normalisation or depthwise convolution has outputs only, its inputs are the same channels.
 """
 
+import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pruneexp.models.cifar_resnet import ZeroPadShortcut
 from pruneexp.models.coupling import dependency_graph
+from pruneexp.surgery.operations import obstacle
 from pruneexp.surgery.verify import tensors
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CHANNELWISE = (nn.modules.batchnorm._BatchNorm, nn.PReLU)
-
-ELEMENTWISE = frozenset(
-    f"{name}Backward"
-    for name in (
-        *("Relu", "Hardtanh", "LeakyRelu", "Elu", "Gelu", "Silu", "Mish", "Hardswish", "Hardsigmoid", "Sigmoid"),
-        *("Tanh", "Softplus", "LogSigmoid", "Threshold", "Clamp", "ClampMin", "Abs", "Neg", "Pow", "Sqrt", "Exp"),
-        *("Add", "Sub", "Mul", "Div", "Minimum", "Maximum", "NativeDropout", "Clone", "Alias", "ToCopy"),
-        *("NativeBatchNorm", "CudnnBatchNorm", "Addmm", "Mm", "Convolution", "AvgPool2D", "AvgPool3D"),
-        *("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D"),
-        *("AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "UpsampleNearest2D", "UpsampleBilinear2D", "UpsampleBicubic2D"),
-    )
-)
-"""Operations that treat every channel for itself, by autograd's names without the digits at their end."""
 
 Side = tuple[nn.Module, str]  # a layer, and "out" or "in"
 
@@ -44,49 +33,91 @@ class Coupling:
     blocked: dict[int, str] = field(default_factory=dict)
 
 
+class Index(NamedTuple):
+    """A channel on its way through the graph; the names are those that torch-pruning's maps between layers want.
+
+    idx: the channel's number where it is. root_idx: its set.
+    """
+
+    idx: int
+    root_idx: int
+
+
 def coupling(network: nn.Module, example: Any) -> Coupling:
     """The coupled channels of a network in eval mode whose parameters require gradients. example: as it takes it."""
     outputs: list[Any] = []
     hook = network.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
-        graph = dependency_graph(network, example if isinstance(example, dict) else [example])
+        with warnings.catch_warnings():  # that torch-pruning would cut bare parameters; here they block what meets them
+            warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+            graph = dependency_graph(network, example if isinstance(example, dict) else [example])
     finally:
         hook.remove()
     ends = {id(tensor.grad_fn) for tensor in tensors(outputs[-1])}
-    names = {module: name for name, module in network.named_modules()}
-    found = Coupling()
+    walker = _Walker(ends, {module: name for name, module in network.named_modules()})
     for layer in [module for module in graph.module2node if isinstance(module, (*CONVOLUTIONS, nn.Linear))]:
         root = graph.get_pruner_of_module(layer)
-        side = _side(found, layer, "out", root.get_out_channels(layer))
-        free = torch.nonzero(side < 0).flatten().tolist()
-        if free:
-            number = {channel: found.sets + position for position, channel in enumerate(free)}
-            found.sets += len(free)
-            for item in graph.get_pruning_group(layer, root.prune_out_channels, free):
-                _enter(found, item, [number[channel] for channel in item.root_idxs], ends, names)
-    return found
+        walker.walk(graph.module2node[layer], root.prune_out_channels, root.get_out_channels(layer))
+    return walker.found
 
 
-def _enter(found: Coupling, item: Any, sets: list[int], ends: set[int], names: dict[nn.Module, str]) -> None:
-    """Notes one item of a group. sets: of each of its indices."""
-    node, layer = item.dep.target, item.dep.target.module
-    if (not node.outputs or id(node.grad_fn) in ends) and _role(item) != "in":
-        found.blocked.update(dict.fromkeys(sets, "is part of the network's output"))
-    width = _width(layer, _role(item))
-    if width is None:
-        reason = _obstacle(node)
-        if reason:
-            found.blocked.update(dict.fromkeys(sets, reason))
-        return
-    side = _side(found, layer, _role(item), width)
-    for index, number in zip(item.idxs, sets, strict=True):
-        if index >= width:
-            found.blocked[number] = f"is broadcast with the {width} channels of {names.get(layer, layer)}"
-        elif side[index] in (-1, number):
-            side[index] = number
-        else:
-            reason = f"is coupled in more than one way at {names.get(layer, layer)}"
-            found.blocked.update({number: reason, int(side[index]): reason})
+class _Walker:
+    """Follows channels along torch-pruning's edges and notes every layer they come to.
+
+    torch-pruning's own walk keeps one root of an index that several lead to, and does not end where a network shifts
+    channels in a circle. This one ends, since it follows a set no further once that is blocked, and blocks those that
+    leave the width of a layer.
+    """
+
+    def __init__(self, ends: set[int], names: dict[nn.Module, str]) -> None:
+        """ends: ids of the operations whose results the network returns. names: of its layers."""
+        self.found, self.ends, self.names = Coupling(), ends, names
+
+    def walk(self, node: Any, handler: Any, width: int) -> None:
+        """Makes a set of every output channel of a layer that is in none, and finds what belongs to it."""
+        found = self.found
+        free = torch.nonzero(_side(found, node.module, "out", width) < 0).flatten().tolist()
+        indices = [Index(channel, found.sets + position) for position, channel in enumerate(free)]
+        found.sets += len(free)
+        seen: dict[tuple[int, Any], set[Index]] = {}
+        open_ends = [(node, handler, indices)]
+        while open_ends:
+            node, handler, indices = open_ends.pop()
+            visited = seen.setdefault((id(node), handler), set())
+            fresh = [index for index in indices if index not in visited and index.root_idx not in found.blocked]
+            visited.update(fresh)
+            self._enter(node, handler, fresh)
+            fresh = [index for index in fresh if index.root_idx not in found.blocked]
+            for edge in node.dependencies if fresh else ():
+                if edge.is_triggered_by(handler):
+                    arrived = fresh
+                    for mapping in edge.index_mapping:
+                        arrived = arrived if mapping is None else mapping(arrived)
+                    open_ends.append((edge.target, edge.handler, [Index(*index) for index in arrived]))
+
+    def _enter(self, node: Any, handler: Any, indices: list[Index]) -> None:
+        """Notes channels that have come to a node."""
+        layer, role = node.module, "in" if handler.__name__ == "prune_in_channels" else "out"
+        if (not node.outputs or id(node.grad_fn) in self.ends) and role != "in":
+            self._block(indices, "is part of the network's output")
+        width = _width(layer, role)
+        if width is None:
+            self._block(indices, obstacle(node))
+            return
+        side, name = _side(self.found, layer, role, width), self.names.get(layer, type(layer).__name__)
+        for index in indices:
+            other = int(side[index.idx]) if index.idx < width else None
+            if other is None:
+                self._block([index], f"is broadcast with the {width} channels of {name}")
+            elif other in (-1, index.root_idx):
+                side[index.idx] = index.root_idx
+            else:
+                reason = self.found.blocked.get(other, f"is coupled in more than one way at {name}")
+                self._block([index, Index(index.idx, other)], reason)
+
+    def _block(self, indices: list[Index], reason: str | None) -> None:
+        if reason is not None:
+            self.found.blocked.update(dict.fromkeys((index.root_idx for index in indices), reason))
 
 
 def _side(found: Coupling, layer: nn.Module, role: str, width: int) -> Tensor:
@@ -96,11 +127,6 @@ def _side(found: Coupling, layer: nn.Module, role: str, width: int) -> Tensor:
 def is_depthwise(layer: nn.Module) -> bool:
     """Whether a convolution keeps every channel for itself."""
     return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
-
-
-def _role(item: Any) -> str:
-    """Whether an item of a group takes input channels away, or outputs; for channel-wise layers both are "out"."""
-    return "in" if item.dep.handler.__name__ == "prune_in_channels" else "out"
 
 
 def _width(layer: Any, role: str) -> int | None:
@@ -116,41 +142,3 @@ def _width(layer: Any, role: str) -> int | None:
     if isinstance(layer, nn.PReLU) and layer.num_parameters > 1:
         return layer.num_parameters
     return None
-
-
-def _obstacle(node: Any) -> str | None:
-    """Why channels cannot be removed that pass through this node; None if nothing is in the way."""
-    kind, operation = node.type.name, type(node.grad_fn).__name__.rstrip("0123456789")
-    if kind in ("CONCAT", "OUTPUT", "PRELU"):
-        return None
-    if kind == "RESHAPE":
-        return None if _keeps_channels(node.grad_fn) else "passes through a change of shape that mixes channels"
-    if kind == "SLICE":
-        return None if 2 <= node.grad_fn._saved_dim < 2**63 else "is cut by a slice of channels"
-    if kind == "ELEMENTWISE" and _is_channelwise(node, operation):
-        return None
-    what = operation if kind == "ELEMENTWISE" else type(node.module).__name__
-    return f"passes through {what}, which may not treat each channel for itself"
-
-
-def _is_channelwise(node: Any, operation: str) -> bool:
-    if operation in ("ConstantPadNdBackward", "IndexBackward"):
-        return all(isinstance(output.module, ZeroPadShortcut) for output in node.outputs)
-    if operation == "TBackward":
-        return not node.inputs  # the transposed weight of a linear layer
-    if operation == "MeanBackward":
-        size = len(node.grad_fn._saved_self_sym_sizes) if hasattr(node.grad_fn, "_saved_self_sym_sizes") else 0
-        dims = getattr(node.grad_fn, "_saved_dim", ())
-        dims = {(d if d < 2**63 else d - 2**64) % size for d in dims} if size else set()
-        return bool(dims) and min(dims) >= 2
-    return operation in ELEMENTWISE or (operation.startswith("Squeeze") and _keeps_channels(node.grad_fn))
-
-
-def _keeps_channels(grad_fn: Any) -> bool:
-    """Whether a change of shape leaves channels apart: (N, C, ...) to (N, C * ...), or (..., C) to (..., C)."""
-    before = tuple(getattr(grad_fn, "_saved_self_sym_sizes", ()))
-    after = tuple(grad_fn._input_metadata[0].shape)
-    flattened = len(after) == 2 and before[:1] == after[:1]
-    same_channels = len(before) in (2, 4, 5) and len(after) in (2, 4, 5) and before[:2] == after[:2]
-    same_last = len(before) <= 3 and len(after) <= 3 and before[-1:] == after[-1:]
-    return bool(before) and (flattened or same_channels or same_last)

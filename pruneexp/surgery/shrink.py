@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pruneexp.masks import Masks
+from pruneexp.models.errors import first_line
 from pruneexp.surgery.channels import cut_channels_
 from pruneexp.surgery.encoders import cut_encoders_, has_encoder_layers
 from pruneexp.surgery.report import Kept
@@ -61,8 +62,18 @@ def shrink_and_report(network: nn.Module, masks: Masks, example: Any, *, multipl
     inputs = in_double(example)
     kept = cut_encoders_(small) if has_encoder_layers(small) else cut_channels_(small, inputs, multiple_of=multiple_of)
     _restore_(small, network)
-    error = verify(network, small, [inputs, *_other_inputs(inputs)])
-    return Shrunk(small, kept, error)
+    return Shrunk(small, kept, _proof(network, small, [inputs, *_other_inputs(inputs)]))
+
+
+def _proof(network: nn.Module, small: nn.Module, batches: list[Any]) -> float:
+    """The error that `verify` finds. A network that does not even run is an error of the same kind."""
+    try:
+        return verify(network, small, batches)
+    except SurgeryError:
+        raise
+    except Exception as error:  # of the network's own code, whose channels were not coupled as the graph has it
+        name, line = type(network).__name__, first_line(error)
+        raise SurgeryError(f"{name} cannot be made smaller: torch-pruning misreads how it is built ({line})") from error
 
 
 def _check(network: nn.Module, masks: Masks) -> None:

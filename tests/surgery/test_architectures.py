@@ -14,6 +14,7 @@ from pruneexp.models.cifar_resnet import ResNet, ZeroPadShortcut
 from pruneexp.models.mobilenet_v1 import MobileNet
 from pruneexp.surgery.shrink import shrink, shrink_and_report
 from pruneexp.surgery.structure import restructure_, structure
+from pruneexp.surgery.verify import SurgeryError
 
 OUTPUTS = 7
 
@@ -47,6 +48,34 @@ NETWORKS = {
     "timm_mobilenetv1": lambda: timm.create_model("mobilenetv1_100", num_classes=OUTPUTS),
     "timm_efficientnet": lambda: timm.create_model("efficientnet_b0", num_classes=OUTPUTS),
 }
+
+
+MORE = {
+    "shufflenet": tv("shufflenet_v2_x0_5"),
+    "swin": lambda: timm.create_model("swin_s3_tiny_224", img_size=64, window_size=2, num_classes=OUTPUTS),
+    "convnext": lambda: timm.create_model("convnext_atto", num_classes=OUTPUTS),
+    "ghostnet": lambda: timm.create_model("ghostnet_050", num_classes=OUTPUTS),
+    "inception": lambda: timm.create_model("inception_v3", num_classes=OUTPUTS, aux_logits=False),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_other_networks_are_shrunk_correctly_or_refused(name, randomised, difference):
+    """Splits, shuffles, windows and permutations: dead channels may have to stay, the function may not change."""
+    network = randomised(MORE[name]())
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)) and len(module.weight) != OUTPUTS:
+            for parameter in module.parameters(recurse=False):
+                parameter.data[::3] = 0
+    x = torch.randn(1, 3, 96 if name == "inception" else 64, 96 if name == "inception" else 64)
+    try:
+        small = shrink(network, {}, x)
+    except SurgeryError as error:
+        assert name == "shufflenet"  # torch-pruning divides by zero at its channel shuffle
+        assert "torch-pruning cannot follow ShuffleNetV2" in str(error)
+    else:
+        assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())
+        assert difference(network, small, x) < 1e-6
 
 
 @pytest.mark.parametrize("name", NETWORKS)
