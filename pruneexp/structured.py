@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pruneexp.groups import Group, Norm
-from pruneexp.models.channels import channel_groups
 from pruneexp.models.encoder_layers import encoder_layers, unit_groups
 from pruneexp.patterns import Pattern
+from pruneexp.surgery.channel_groups import channel_groups
 
 UNITS = ("heads", "ffn", "attention_layers", "ffn_layers")
 

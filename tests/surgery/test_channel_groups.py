@@ -12,8 +12,8 @@ from pruneexp.datasets.base import DataInfo
 from pruneexp.groups import Norm, merged
 from pruneexp.masks import apply_masks_
 from pruneexp.methods.base import prunable
-from pruneexp.models.channels import channel_groups
 from pruneexp.models.coupling import dependency_graph
+from pruneexp.surgery.channel_groups import channel_groups
 
 
 def ours(name):
