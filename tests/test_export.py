@@ -171,7 +171,7 @@ def test_other_formats_compute_the_same(kind, channel_run, text_run, tmp_path):
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert set(record["files"]) == {"onnx", "torch_export"}
     assert all(file["relative_error"] < 1e-4 for file in record["files"].values())
-    assert "shrunk, onnxruntime" in {row["variant"] for row in record["latency"]}
+    assert "shrunk, onnx" in {row["variant"] for row in record["latency"]}
     if kind == "image":
         program = torch.export.load(tmp_path / "out" / "model.pt2").module()
         x = torch.randn(7, 1, 8, 8)  # neither the batch it was traced with nor those it was checked with
@@ -240,6 +240,23 @@ def test_an_export_of_an_export_and_impossible_options(channel_run, tmp_path, ca
     main([str(channel_run), *FAST, "--output", str(tmp_path / "out")])
     assert "is an export already" in failure([str(tmp_path / "out")], capsys)
     assert "device=tpu: want" in failure([str(channel_run), "--output", str(tmp_path / "b"), "--device", "tpu"], capsys)
+
+
+def test_a_missing_package_or_compiler_is_named(channel_run, tmp_path, capsys, monkeypatch):
+    from pruneexp.export import formats
+
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else True)
+        line = failure([str(channel_run), "--output", str(tmp_path / "out"), "--onnx"], capsys)
+    assert line == "prune-export: --onnx: needs onnxscript; pip install 'pruneexp[onnx]'"
+
+    def no_compiler(module, **options):
+        raise RuntimeError("no C++ compiler\nmore lines")
+
+    monkeypatch.setattr(torch, "compile", lambda module, **options: no_compiler)
+    line = failure([str(channel_run), "--output", str(tmp_path / "out"), "--compile"], capsys, code=1)
+    assert line == "prune-export: --compile: torch.compile fails here: no C++ compiler"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_export_is_refused_in_one_line(channel_run, tmp_path):

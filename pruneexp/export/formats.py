@@ -1,6 +1,7 @@
 """A network in other file formats, each read back and compared before it counts as written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ OUTPUT = "outputs"  # name of the result in an ONNX file
 Written = dict[str, Any]  # file, bytes, relative_error
 
 
+def check_formats(formats: Collection[str]) -> None:
+    """Raises ImportError, with the remedy, if a package is missing that one of these formats needs."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if "onnx" in formats and missing:
+        raise ImportError(f"--onnx: needs {' and '.join(missing)}; pip install 'pruneexp[onnx]'")
+
+
 class Positional(nn.Module):
     """A network whose inputs come in order instead of by name, and which returns logits only, as exports want it."""
 
@@ -39,14 +47,8 @@ def write_onnx(network: nn.Module, example: Any, path: Path) -> Written:
     """An ONNX file for any batch size, and for any length of texts; compared through onnxruntime.
 
     Raises:
-        ImportError: onnx, onnxscript or onnxruntime is missing.
         ValueError: the network cannot be traced, or the file computes something else.
     """
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError("--onnx: needs more packages; pip install 'pruneexp[onnx]'") from error
     program, names = _program(network, example), list(example) if isinstance(example, dict) else ["images"]
     exported = torch.onnx.export(program, input_names=names, output_names=[OUTPUT], dynamo=True, verbose=False)
     exported.save(str(path))

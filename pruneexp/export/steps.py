@@ -14,11 +14,12 @@ from torch import nn
 from pruneexp.datasets.order import eval_draws
 from pruneexp.devices import check_device
 from pruneexp.experiment import PROCESSOR, example_inputs, load
-from pruneexp.export.formats import FILES, WRITERS
+from pruneexp.export.formats import FILES, WRITERS, check_formats
 from pruneexp.export.source import Source, first_examples, open_run
 from pruneexp.measure.flops import macs
 from pruneexp.measure.latency import check_timing, compiled, eager, latencies, onnx
 from pruneexp.measure.size import compressed_bytes, size_bytes
+from pruneexp.models.errors import first_line
 from pruneexp.runs import write_json
 from pruneexp.surgery.files import save_shrunk
 from pruneexp.surgery.shrink import Shrunk, shrink_and_report
@@ -71,6 +72,7 @@ def export(
     """
     if (output.exists() or output.is_symlink()) and not (output / "export.json").is_file():
         raise ValueError(f"--output {output}: exists and is no export; choose another folder")
+    check_formats(formats)
     where = _device(device)
     source = open_run(folder, where)
     example = first_examples(source.splits, 2, torch.device("cpu"))
@@ -149,12 +151,17 @@ def _latency(source: Source, shrunk: Shrunk, folder: Path, device: torch.device,
     if timing.compiled:
         variants |= {f"{name}, compiled": compiled(network) for name, network in networks.items()}
     if (folder / FILES["onnx"]).is_file() and device.type == "cpu":
-        variants["shrunk, onnxruntime"] = onnx(folder / FILES["onnx"])
+        variants["shrunk, onnx"] = onnx(folder / FILES["onnx"])
     example = example_inputs(source.splits)
-    measured = [asdict(row) for row in latencies(variants, example, batch_sizes=timing.batch_sizes, runs=timing.runs)]
+    try:
+        measured = latencies(variants, example, batch_sizes=timing.batch_sizes, runs=timing.runs)
+    except Exception as error:  # of the compiler, or of what it needs on this machine
+        if not timing.compiled:
+            raise
+        raise ExportFailure(f"--compile: torch.compile fails here: {first_line(error)}") from error
     for network in networks.values():
         network.cpu()
-    return measured
+    return [asdict(row) for row in measured]
 
 
 def _write(source: Source, network: nn.Module, folder: Path) -> None:

@@ -20,6 +20,7 @@ from pruneexp.surgery.constants import Read, constant_inputs
 from pruneexp.surgery.coupled import Coupling, coupling, is_depthwise
 from pruneexp.surgery.cut import cut_
 from pruneexp.surgery.report import Kept
+from pruneexp.surgery.rows import columns, dead_rows, fold_, produces
 from pruneexp.surgery.verify import SurgeryError, call
 
 
@@ -40,7 +41,7 @@ def cut_channels_(network: nn.Module, example: Any, *, multiple_of: int = 1) -> 
         raise SurgeryError(f"torch-pruning cannot follow {type(network).__name__}: {first_line(error)}") from error
     names = {module: name for name, module in network.named_modules()}
     _block_shared(coupled, names)
-    dead = {layer: _dead_rows(layer) for layer, role in coupled.sides if role == "out" and _produces(layer)}
+    dead = {layer: dead_rows(layer) for layer, role in coupled.sides if role == "out" and produces(layer)}
     gone: set[int] = set()
     while True:
         reads = constant_inputs(network, lambda network: call(network, example))
@@ -56,36 +57,11 @@ def cut_channels_(network: nn.Module, example: Any, *, multiple_of: int = 1) -> 
     return _kept(coupled, dead, obstacles | needed, names)
 
 
-def _produces(layer: nn.Module) -> bool:
-    return isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear))
-
-
-def _dead_rows(layer: nn.Module) -> Tensor:
-    """bool (outputs,): where the rows of the weight, and the bias, are zero."""
-    weight = layer.weight.detach()
-    if getattr(layer, "transposed", False):
-        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:]) == 0
-        dead = grouped.flatten(3).all(3).all(1).flatten()
-    else:
-        dead = (weight == 0).flatten(1).all(1)
-    return dead if layer.bias is None else dead & (layer.bias.detach() == 0)
-
-
-def _columns(layer: nn.Module) -> Tensor:
-    """The weights that read each input channel, shape (inputs, weights of one input)."""
-    weight = layer.weight.detach()
-    if getattr(layer, "transposed", False):
-        return weight.flatten(1)
-    groups = getattr(layer, "groups", 1)
-    rows = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return rows.transpose(1, 2).reshape(groups * weight.shape[1], -1)
-
-
 def _block_shared(coupled: Coupling, names: dict[nn.Module, str]) -> None:
     """Blocks the channels of layers that share a weight: what one loses, the other would too."""
-    owners = Counter(id(module.weight) for module in names if _produces(module))
+    owners = Counter(id(module.weight) for module in names if produces(module))
     for (layer, _), sets in coupled.sides.items():
-        if _produces(layer) and owners[id(layer.weight)] > 1:
+        if produces(layer) and owners[id(layer.weight)] > 1:
             coupled.blocked |= dict.fromkeys(sets[sets >= 0].tolist(), "belongs to a weight that several layers share")
 
 
@@ -93,13 +69,13 @@ def _obstacles(coupled: Coupling, reads: dict[int, Read], names: dict[nn.Module,
     """Set -> why it cannot go, for the sets from which a layer takes something that its bias cannot take over."""
     found: dict[int, str] = {}
     for (layer, role), sets in coupled.sides.items():
-        if role == "out" or not _produces(layer):
+        if role == "out" or not produces(layer):
             continue
         if id(layer.weight) not in reads:  # called by an operation that was not watched
             found |= dict.fromkeys(sets[sets >= 0].tolist(), f"carries a signal to {names[layer]}")
             continue
         read = reads[id(layer.weight)]
-        taken = (_columns(layer) != 0).any(1) & (sets >= 0) & ~(read.known & (read.values == 0))
+        taken = (columns(layer) != 0).any(1) & (sets >= 0) & ~(read.known & (read.values == 0))
         constant = read.known & read.values.isfinite()
         border = f"carries a constant that {names[layer]} reads, which pads with zeros"
         found |= dict.fromkeys(sets[taken & constant].tolist(), border) if read.padded else {}
@@ -111,34 +87,18 @@ def _empty_(coupled: Coupling, sets: set[int], reads: dict[int, Read]) -> None:
     """Zeroes all weights of these sets. What they carry to a layer becomes part of its bias."""
     for (layer, role), numbers in coupled.sides.items():
         chosen = _chosen(numbers, sets)
-        if role == "in" and _produces(layer):
+        if role == "in" and produces(layer):
             if bool(chosen.any()):
-                _fold_(layer, chosen, reads[id(layer.weight)])
+                fold_(layer, chosen, reads[id(layer.weight)])
         elif role == "out" and getattr(layer, "transposed", False):
-            weight = layer.weight.reshape(layer.groups, -1, *layer.weight.shape[1:])
-            weight.transpose(1, 2).flatten(0, 1)[chosen] = 0
+            inputs, outputs, *kernel = layer.weight.shape
+            weight = layer.weight.view(layer.groups, inputs // layer.groups, outputs, *kernel)
+            weight.masked_fill_(chosen.reshape(layer.groups, 1, outputs, *[1] * len(kernel)), 0)
+            if layer.bias is not None:
+                layer.bias[chosen] = 0
         elif role == "out" and not isinstance(layer, ZeroPadShortcut):
             for parameter in layer.parameters(recurse=False):
                 parameter[chosen] = 0
-
-
-def _fold_(layer: nn.Module, chosen: Tensor, read: Read) -> None:
-    """Adds what the chosen inputs, all constants, contribute to the bias, and zeroes their weights."""
-    values = torch.where(chosen & read.known, read.values, 0.0)
-    if bool(((_columns(layer) != 0).any(1) & (values != 0)).any()):
-        if layer.weight.dim() == 2:
-            added = layer.weight @ values
-        else:
-            rows = layer.weight.flatten(2).sum(2).reshape(layer.groups, -1, layer.weight.shape[1])
-            added = (rows @ values.reshape(layer.groups, -1, 1)).flatten()
-        layer.bias = nn.Parameter(added + (0 if layer.bias is None else layer.bias))
-    groups = getattr(layer, "groups", 1)
-    if getattr(layer, "transposed", False):
-        layer.weight[chosen] = 0
-    else:
-        rows = layer.weight.shape[0] // groups
-        taken = chosen.reshape(groups, 1, -1).expand(groups, rows, -1).reshape(layer.weight.shape[:2])
-        layer.weight[taken] = 0
 
 
 def _chosen(numbers: Tensor, sets: set[int]) -> Tensor:
@@ -172,7 +132,7 @@ def _leave_enough(
             limit, why = min([numbers.numel() // groups - 1, *(len(part) for part in parts)]), "needs a channel"
             if limit < max(len(part) for part in parts) and groups > 1:
                 why = "needs groups of one size"
-            if role == "out" and _produces(layer) and multiple_of > 1:
+            if role == "out" and produces(layer) and multiple_of > 1:
                 rounded = _rounded(numbers.numel() // groups, limit, multiple_of)
                 limit, why = (rounded, f"keeps a multiple of {multiple_of}") if rounded < limit else (limit, why)
             for part in parts:

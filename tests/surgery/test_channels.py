@@ -179,6 +179,20 @@ def test_transposed_convolutions(randomised, difference):
     assert difference(network, small, IMAGE) < 1e-6
 
 
+def test_grouped_transposed_convolutions(randomised, difference):
+    network = randomised(
+        nn.Sequential(
+            *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 6, 3, groups=2), nn.ReLU()),
+            *(nn.ConvTranspose2d(6, 6, 3, groups=2), nn.ReLU(), nn.Conv2d(6, 2, 1)),
+        )
+    )
+    kill(network[0], channels=[1, 6])  # one input of either group
+    network[6].weight.data[:, [0, 5]] = 0  # nobody reads one output of either group of the last
+    small = shrink(network, {}, IMAGE)
+    assert [small[i].out_channels for i in (0, 2, 4)] == [6, 6, 4]
+    assert difference(network, small, IMAGE) < 1e-6
+
+
 def test_a_multilayer_perceptron_folds_what_its_activation_makes_of_biases(difference):
     network = nn.Sequential(nn.Linear(6, 10), nn.Sigmoid(), nn.Linear(10, 10), nn.GELU(), nn.Linear(10, 3))
     network[0].weight.data[[1, 2]] = 0  # sigmoid(bias) is no zero
