@@ -275,3 +275,30 @@ def test_help_needs_no_torch():
     code = "import sys; sys.argv = ['prune-export', '--help']\n"
     code += "from pruneexp.export.command import main\ntry: main()\nexcept SystemExit: sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["method=channel", *IMAGES],
+        ["method=gmp", "pattern=channel", *IMAGES],
+        ["method=pdp", "pattern=transformer", *TEXT],
+    ],
+    ids=["soft channels", "hard channels", "heads and FFN units"],
+)
+def test_a_structured_run_becomes_smaller_by_all_that_it_pruned(options, tmp_path):
+    path = make_run(tmp_path, *options, "sparsity=0.5", "epochs=2")
+    summary = json.loads((path / "summary.json").read_text())
+    main([str(path), *FAST])
+    record = json.loads((path / "export" / "export.json").read_text())
+    small = pruneexp.load(path / "export")
+    parameters = sum(parameter.numel() for parameter in small.parameters())
+    pruned = sum(int((~mask).sum()) for mask in full_masks(path))
+    assert parameters <= summary["params"]["total"] - pruned
+    assert record["kept"] == []
+    assert record["relative_error"] < 1e-6
+
+
+def full_masks(path):
+    weights, masks = load_file(path / "model.safetensors"), load_file(path / "masks.safetensors")
+    return [mask.expand_as(weights[name]) for name, mask in masks.items()]

@@ -15,7 +15,7 @@ from pruneexp.runs import Run
 
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PRUNING = [method for method in METHODS if method != "dense"]
-LARGEST_UNIT = {"channel": 3071}  # weights; where a target can only be met in steps of whole units
+LARGEST_UNIT = {"channel": 146}  # weights; where a target can only be met in steps of whole units
 SMALL = ["dataset.max_examples=240", "batch_size=40", "epochs=3", "dense=none", "logger=none"]
 
 
