@@ -9,8 +9,10 @@ exactly that count back.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pruneexp.masks import count_to_prune
@@ -164,6 +166,43 @@ class ERK(Budget):
             {name: size - 1 for name, size in sizes.items()},
             to_prune,
         )
+
+
+@dataclass(frozen=True)
+class OfRun(Budget):
+    """The layers' sparsities of a finished run, scaled so that together they meet the target.
+
+    Tells what a method owes to where it prunes from what it owes to how. run: the folder of the run.
+    """
+
+    run: str | None
+
+    def check(self, counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
+        """Raises ValueError, too, if there is no such run, or its masks are not of these layers' weights."""
+        kept = self._kept()
+        for name, count in counts.items():
+            if sizes[name] > 1 or (name in kept and kept[name].numel() != count):
+                raise ValueError(
+                    f"budget.run={self.run}: has another {name}; take a run with the same model and pattern"
+                )
+        if not kept.keys() & counts.keys():
+            raise ValueError(f"budget.run={self.run}: its masks are of none of the prunable layers; take another run")
+        super().check(counts, sparsity, sizes)
+
+    def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
+        """Each layer keeps as many as in the run, times the ratio of what both keep in all; without a mask, all."""
+        sizes = {name: layer.numel() for name, layer in scores.items()}
+        masks = self._kept()
+        kept = {name: int(masks[name].sum()) if name in masks else size for name, size in sizes.items()}
+        factor = (sum(sizes.values()) - to_prune) / sum(kept.values())
+        shares = {name: max(0.0, size - factor * kept[name]) for name, size in sizes.items()}
+        return whole_counts(shares, {name: size - 1 for name, size in sizes.items()}, to_prune)
+
+    def _kept(self) -> dict[str, Tensor]:
+        path = Path(self.run or "") / "masks.safetensors"
+        if self.run is None or not path.is_file():
+            raise ValueError(f"budget.run={self.run}: want the folder of a finished run with masks.safetensors in it")
+        return load_file(path)
 
 
 def whole_counts(shares: Mapping[str, float], limits: Mapping[str, int], total: int) -> dict[str, int]:

@@ -45,7 +45,7 @@ NOT_IN_HASH = frozenset(
 LOCATION_KEYS = frozenset({"root", "workers", "download", "checkpoint_minutes"})
 """Keys that say where data lies and how often to save, at any depth; they do not change the result."""
 
-CONTENT_KEYS = frozenset({"checkpoint", "name_or_path", "path", "tokenizer", "teacher"})
+CONTENT_KEYS = frozenset({"checkpoint", "name_or_path", "path", "tokenizer", "teacher", "run"})
 """Keys that name a file or folder whose content changes the result, at any depth."""
 
 DENSE = "pruneexp.methods.dense.Dense"

@@ -2,8 +2,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from pruneexp.budgets import ERK, Global, Uniform, whole_counts
+from pruneexp.budgets import ERK, Global, OfRun, Uniform, whole_counts
 
 BUDGETS = (Global(), Uniform(), ERK())
 
@@ -102,3 +103,26 @@ def test_a_global_budget_of_units_never_prunes_more_than_asked_for(units, sparsi
 def test_erk_is_about_single_weights():
     with pytest.raises(ValueError, match="budget=erk: is defined for single weights"):
         ERK()(scores([(4,)]), 0.5, {"layer0": 9})
+
+
+def test_budgets_of_a_run_are_scaled_to_the_target(tmp_path):
+    masks = {"layer0": torch.arange(10) < 4, "layer1": torch.arange(20) < 2}  # keeps 6 of 30
+    save_file(masks, tmp_path / "masks.safetensors")
+    layers = scores([(10,), (20,)])
+    assert OfRun(str(tmp_path))(layers, 0.8) == {"layer0": 6 / 10, "layer1": 18 / 20}
+    assert OfRun(str(tmp_path))(layers, 0.9) == {"layer0": 8 / 10, "layer1": 19 / 20}
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        (None, "want the folder of a finished run"),
+        ({"layer0": torch.ones(3, dtype=torch.bool)}, "has another layer0"),
+        ({"other": torch.ones(3, dtype=torch.bool)}, "none of the prunable layers"),
+    ],
+)
+def test_budgets_of_no_or_another_run_are_refused(masks, words, tmp_path):
+    if masks:
+        save_file(masks, tmp_path / "masks.safetensors")
+    with pytest.raises(ValueError, match=words):
+        OfRun(str(tmp_path))(scores([(10,), (20,)]), 0.5)
