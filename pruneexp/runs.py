@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pruneexp.loggers.base import Logger
+from pruneexp.tensor_files import save_tensors
 
 
 @contextmanager
@@ -121,7 +121,7 @@ class Run:
         """Writes model.safetensors and masks.safetensors."""
         for name, tensors in (("model", state), ("masks", masks)):
             with replacing(self.folder / f"{name}.safetensors") as temporary:
-                save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, temporary)
+                save_tensors(tensors, temporary)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes the summary, which makes the run done, and removes the checkpoint."""

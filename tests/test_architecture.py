@@ -27,6 +27,7 @@ LAYERS = (
         "optimizers",
         "devices",
         "display",
+        "tensor_files",
     ),
     ("datasets", "models", "tasks", "measure", "loggers", "surgery", "structured"),
     ("methods",),

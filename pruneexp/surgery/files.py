@@ -15,13 +15,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from pruneexp.models.checkpoints import few, load_weights
 from pruneexp.models.errors import first_line
 from pruneexp.surgery.structure import restructure_, structure
 from pruneexp.surgery.verify import SurgeryError
+from pruneexp.tensor_files import save_tensors
 
 WEIGHTS, STRUCTURE, CONFIG = "model.safetensors", "structure.json", "config.json"
 
@@ -30,8 +30,7 @@ def save_shrunk(network: nn.Module, folder: str | Path) -> None:
     """Writes a network into a folder, which is made if it is not there. Save a tokenizer there beside it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    save_tensors(network.state_dict(), folder / WEIGHTS)
     (folder / STRUCTURE).write_text(json.dumps(structure(network), indent=1) + "\n")
     if hasattr(network, "config") and hasattr(network.config, "save_pretrained"):
         config = copy.deepcopy(network.config)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from pruneexp.tensor_files import save_tensors
 
 BITS, VALUES, SHAPES = ":bits", ":values", "packed_shapes"
 
@@ -28,7 +29,7 @@ def save_packed(state: Mapping[str, Tensor], path: str | Path) -> int:
             shapes[name] = list(tensor.shape)
         else:
             tensors[name] = tensor
-    save_file(tensors, path, metadata={SHAPES: json.dumps(shapes)})
+    save_tensors(tensors, path, metadata={SHAPES: json.dumps(shapes)})
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
