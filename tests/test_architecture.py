@@ -27,7 +27,7 @@ LAYERS = (
         "devices",
         "display",
     ),
-    ("datasets", "models", "tasks", "measure", "loggers", "surgery", "structured"),
+    ("datasets", "models", "tasks", "measure", "loggers", "surgery", "structured", "auxiliary"),
     ("methods",),
     ("runs", "trainer"),
     ("report",),
