@@ -19,9 +19,9 @@ def fitted(splits: Splits, target: DataInfo) -> Splits:
     if info.kind != "image" or (info.channels, info.image_size) == (target.channels, target.image_size):
         return splits
     if info.channels not in (1, target.channels):
+        wanted = " or ".join(sorted({"1", str(target.channels)}))
         raise ValueError(
-            f"its images have {info.channels} channels, the target's {target.channels}; take images with "
-            f"{target.channels} or 1"
+            f"its images have {info.channels} channels, the target's {target.channels}; take images with {wanted}"
         )
     served = {name: Fitted(getattr(splits, name), target) for name in ("train", "validation", "test")}
     return Splits(info=replace(info, channels=target.channels, image_size=target.image_size), **served)

@@ -16,7 +16,7 @@ from pruneexp.models.parts import output_layers
 
 
 class Own(nn.Module):
-    """What an auxiliary task has to itself. Paths in the network are names here, with slashes for the dots."""
+    """What an auxiliary task has to itself: output layers and statistics, named by their paths in the network."""
 
     def __init__(self, network: nn.Module, donor: nn.Module) -> None:
         """donor: such a network made for this task; its output layers are taken. The statistics are copied."""
@@ -60,7 +60,7 @@ class Heads(nn.Module):
         """
         super().__init__()
         self.network = network
-        self.own = nn.ModuleDict({name: Own(network, donor) for name, donor in donors.items()})
+        self.own = nn.ModuleDict({_key(name): Own(network, donor) for name, donor in donors.items()})
 
     def forward(self, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` returns, which calls `self.network`, for other tasks within `of`."""
@@ -69,26 +69,31 @@ class Heads(nn.Module):
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         """A context in which the network has the head of this auxiliary task."""
-        self.own[name].exchange_(self.network)
+        self.own[_key(name)].exchange_(self.network)
         try:
             yield
         finally:
-            self.own[name].exchange_(self.network)
+            self.own[_key(name)].exchange_(self.network)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the network: "<task>.<name in the network>" -> tensor."""
-        return {key.replace("/", "."): tensor for key, tensor in self.own.state_dict().items()}
+        return {_plain(key): tensor for key, tensor in self.own.state_dict().items()}
 
     def load(self, path: Path) -> None:
         """Takes from a file of `tensors` what fits, by name and shape; other tasks keep what they have."""
         from safetensors.torch import load_file
 
         saved, own = load_file(path), self.own.state_dict()
-        found = {key: saved[key.replace("/", ".")] for key in own if key.replace("/", ".") in saved}
+        found = {key: saved[_plain(key)] for key in own if _plain(key) in saved}
         fitting = {key: tensor for key, tensor in found.items() if tensor.shape == own[key].shape}
         self.own.load_state_dict(fitting, strict=False)
 
 
 def _key(path: str) -> str:
-    """A path as a name of one module: torch forbids dots in these."""
-    return path.replace(".", "/")
+    """A path as a name that torch takes for a module or buffer: without dots, and no attribute that modules have."""
+    return "/" + path.replace(".", "/")
+
+
+def _plain(key: str) -> str:
+    """The key of a state dict with such names, as a path: "/sst2./top/1.weight" -> "sst2.top.1.weight"."""
+    return key.replace("./", ".").removeprefix("/").replace("/", ".")
