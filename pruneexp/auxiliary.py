@@ -27,9 +27,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.weight < 0:
-            raise ValueError(f"weight={self.weight}: must not be negative")
+            raise ValueError(f"dataset.weight={self.weight}: must not be negative")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+            raise ValueError(f"dataset.batch_size={self.batch_size}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def build_auxiliaries(config: Config, kind: str) -> dict[str, Auxiliary]:
     for name, key in auxiliary_keys(config).items():
         node = dict(config[key])
         own = {option: node.pop(option) for option in ("weight", "batch_size") if option in node}
-        options = build({"_target_": f"{__name__}.Options", **own}, key)
         with named(key):
+            options = build({"_target_": f"{__name__}.Options", **own}, key)
             dataset = build(node, key)
             if dataset.kind != kind:
                 raise ConfigError(f"{key}={name}: holds {dataset.kind}s, but the target {kind}s; take one of {kind}s")

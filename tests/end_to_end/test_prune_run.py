@@ -131,8 +131,30 @@ def test_two_processes_agree_with_one_for_every_method(tmp_path):
         assert summaries[0]["headline"]["value"] == pytest.approx(summaries[1]["headline"]["value"], abs=0.02)
 
 
+def test_two_processes_agree_with_one_about_an_auxiliary_task(tmp_path):
+    """Together, where every parameter is used in each step, and in turn, where each step leaves a head unused."""
+    text = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd", "method=magnitude"]
+    auxiliary = ["auxiliary=text_embedded", "auxiliary.label=module", "auxiliary.max_examples=60"]
+    options = ["-m", *SMALL, *text, *auxiliary, "multi_task.alternate=false,true", "auxiliary.batch_size=20"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pruneexp.cli"]
+    for name, command in (("one", PRUNE_RUN), ("two", torchrun)):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = prune_run(*options, cwd=folder, command=command)
+        assert done.returncode == 0, done.stderr
+    runs = sorted((tmp_path / "one").glob("outputs/default/*"))
+    assert len(runs) == 2
+    for run in runs:
+        other = tmp_path / "two" / "outputs" / "default" / run.name
+        for file in ("model.safetensors", "heads.safetensors"):
+            one, two = load_file(run / file), load_file(other / file)
+            assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) < 1e-5, run.name
+
+
 BAD_INPUT = [
     (["method=pdpp"], "method=pdpp: there is no such method; did you mean pdp"),
+    (["auxiliary=digit"], "auxiliary=digit: there is no such auxiliary; did you mean digits"),
+    (["auxiliary.weight=2"], "auxiliary.weight: there is no such option"),
     (["model=resnet21"], "model=resnet21: there is no such model; did you mean resnet"),
     (["dataset=glue/mrcp"], "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
     (["sparsty=0.5"], "sparsty: there is no such option; did you mean sparsity"),
