@@ -22,9 +22,11 @@ class Pattern(ABC):
     """A way to make units out of weights.
 
     fixed_sparsity: the sparsity of every layer where the pattern itself sets it, else None and a budget decides.
+    single_weights: whether each unit is one weight, in the order of the tensor, and all of a tensor compete.
     """
 
     fixed_sparsity: float | None = None
+    single_weights = False
 
     @abstractmethod
     def groups(self, weights: Mapping[str, Tensor], model: nn.Module, example: Callable[[], Any]) -> list[Group]:
@@ -37,11 +39,9 @@ class Pattern(ABC):
 class TensorPattern(Pattern):
     """A pattern within single tensors: every weight tensor is a group.
 
-    single_weights: whether each unit is one weight, in the order of the tensor, and there is one row.
     unit_size: weights in a unit. row_units: units in a row, None where all units of a tensor are in one.
     """
 
-    single_weights = False
     unit_size = 1
     row_units: int | None = None
 

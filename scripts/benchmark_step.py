@@ -1,48 +1,65 @@
-"""What PDP costs: the mask work of one training step, and whole training steps, against dense and a fixed mask.
+"""What PDP costs: the mask work of one training step, whole training steps, and peak memory.
 
     python scripts/benchmark_step.py --mask-work resnet18 --json figures.json
     python scripts/benchmark_step.py --step resnet18 --batch-size 128
 
-Mask work is what a step adds for the weights alone: threshold, forward and backward of the mask. The variants run in
-one process, one after the other in every round, and medians over rounds are printed: the machine's mood hits all alike.
-`pdp_over_static` is PDP over a fixed mask multiplied in autograd; `sorting` is PDP with `torch.sort` for its thresholds
-and plain autograd for its mask, as a first implementation would have it.
+Mask work is what a step adds for the weights alone: thresholds, masks times weights, and their backward pass, layer by
+layer as in training. `static` is a fixed mask multiplied in autograd, `pdp` what pruneexp does; `kthvalue`, `topk` and
+`sorting` are PDP with plain autograd for the mask and that operation of torch for the threshold, as a first
+implementation would have it. The time of `nothing` (a small step of the weights) is subtracted from all.
+
+Variants run in one process, one after the other in every round, and medians over rounds are printed: the machine's
+mood hits all alike. With --cpu-time they are of the process's CPU seconds instead of the clock's. Peak memory is taken
+in a process for each variant, over two steps: on a GPU what the allocator gave out, on a CPU how far the resident set
+(VmHWM, Linux only) rose above that of the process with all imports done.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from pruneexp.cli import compose
 from pruneexp.config import build
-from pruneexp.datasets.base import DataInfo
+from pruneexp.datasets.base import Batch, DataInfo
 from pruneexp.masks import count_to_prune
 from pruneexp.methods.base import Method, Setting, prunable
 from pruneexp.schedules import Timeline
 from pruneexp.tasks.build import task_for
 
 SPARSITY = 0.9
+TAU = 0.02  # of the plain variants, relative to t^2, as in configs/method/pdp.yaml
 LEARNING_RATE = 0.01
+EXCLUDE = ["embeddings", "head"]
+STEP_VARIANTS = ("dense", "static", "pdp")
+
+Step = Callable[[], None]
+Weights = dict[str, Tensor]
 
 
-def seconds(variants: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, float]:
+def seconds(variants: dict[str, Step], arguments: argparse.Namespace) -> dict[str, float]:
     """The median time of each variant, measured in turn."""
+    device = torch.device(arguments.device)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for measured in range(-2, rounds):  # two rounds of warm-up
+    for measured in range(-2, arguments.rounds):  # two rounds of warm-up
         for name, variant in variants.items():
             synchronise(device)
-            start = time.perf_counter()
+            start = clock()
             variant()
             synchronise(device)
             if measured >= 0:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -70,51 +87,62 @@ def pdp_on(model: nn.Module, info: DataInfo, overrides: list[str]) -> Method:
     return method
 
 
+# Mask work
+
+
+def by_sorting(magnitudes: Tensor, count: int) -> Tensor:
+    """The threshold: the mean of the largest pruned and the smallest kept magnitude."""
+    return magnitudes.sort().values[count - 1 : count + 1].mean()
+
+
+def by_kthvalue(magnitudes: Tensor, count: int) -> Tensor:
+    return 0.5 * (magnitudes.kthvalue(count).values + magnitudes.kthvalue(count + 1).values)
+
+
+def by_topk(magnitudes: Tensor, count: int) -> Tensor:
+    return magnitudes.topk(magnitudes.numel() - count + 1).values[-2:].mean()
+
+
+PLAIN = {"kthvalue": by_kthvalue, "topk": by_topk, "sorting": by_sorting}
+
+
+def plain_soft_mask(weight: Tensor, threshold_of: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """m(w) w in plain autograd."""
+    t = threshold_of(weight.detach().abs().flatten(), count_to_prune(SPARSITY, weight.numel()))
+    return weight * ((weight.square() - t.square()) / (TAU * t.square())).sigmoid()
+
+
 def mask_work(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of the mask work of one step, by variant, and ratios."""
     device = torch.device(arguments.device)
     model, info = network(name, arguments.image_size, device)
-    weights = {key: weight for key, weight in prunable(model, ["embeddings", "head"]).items()}
-    plain = {key: weight.detach().clone().requires_grad_() for key, weight in weights.items()}
+    plain = {key: weight.detach().clone().requires_grad_() for key, weight in prunable(model, EXCLUDE).items()}
     gradients = {key: torch.randn_like(weight) for key, weight in plain.items()}
-    fixed = {key: (weight.detach().abs() > weight.detach().abs().median()).float() for key, weight in plain.items()}
+    fixed = {key: (weight.abs() > weight.abs().median()).to(weight) for key, weight in plain.items()}
     method = pdp_on(model, info, arguments.overrides)
     step = iter(range(1, 10**9))
 
-    def move(tensors: dict[str, Tensor]) -> None:
-        """A small step, so that thresholds move as in training; not part of what is compared, the same for all."""
-        with torch.no_grad():
-            for key, tensor in tensors.items():
-                tensor.add_(gradients[key], alpha=1e-6)
-                tensor.grad = None
-
-    def static() -> None:
-        for key, weight in plain.items():
-            (weight * fixed[key]).backward(gradients[key])
-        move(plain)
-
-    def sorting() -> None:
-        for key, weight in plain.items():
-            magnitude = weight.detach().abs().flatten().sort().values
-            count = count_to_prune(SPARSITY, magnitude.numel())
-            t = 0.5 * (magnitude[count - 1] + magnitude[count])
-            mask = ((weight.square() - t.square()) / (0.02 * t.square())).sigmoid()
-            (weight * mask).backward(gradients[key])
-        move(plain)
+    def work(weights: Weights, effective_weight: Callable[[str, Tensor], Tensor] | None) -> None:
+        effective = {} if effective_weight is None else {key: effective_weight(key, w) for key, w in weights.items()}
+        for key in reversed(list(effective)):
+            effective.pop(key).backward(gradients[key])
+        with torch.no_grad():  # thresholds move, as in training
+            for key, weight in weights.items():
+                weight.add_(gradients[key], alpha=1e-6)
+                weight.grad = None
 
     def pdp() -> None:
         method.before_step(next(step))
-        for key, soft_mask in method.soft_masks.items():
-            soft_mask(method.weights[key]).backward(gradients[key])
-        move(method.weights)
+        work(method.weights, lambda key, weight: method.soft_masks[key](weight))
 
-    def nothing() -> None:
-        move(plain)
-
-    variants = {"nothing": nothing, "static": static, "pdp": pdp}
-    if not arguments.no_sorting:
-        variants["sorting"] = sorting
-    figures = seconds(variants, arguments.rounds, device)
+    variants = {
+        "nothing": lambda: work(plain, None),
+        "static": lambda: work(plain, lambda key, weight: weight * fixed[key]),
+        "pdp": pdp,
+    }
+    for key in arguments.variants:
+        variants[key] = lambda of=PLAIN[key]: work(plain, lambda _, weight: plain_soft_mask(weight, of))
+    figures = seconds(variants, arguments)
     base = figures.pop("nothing")
     figures = {key: value - base for key, value in figures.items()}
     return {
@@ -124,53 +152,63 @@ def mask_work(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Seconds of a training step, dense and with PDP, and peak memory on a GPU."""
-    device = torch.device(arguments.device)
+# Whole steps
+
+
+class FixedMask(nn.Module):
+    """The parametrization mask x w, with the larger half of the weights kept."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.mask = (weight.detach().abs() > weight.detach().abs().median()).to(weight)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def method_on(variant: str, model: nn.Module, info: DataInfo, overrides: list[str]) -> Method:
+    """The method of a variant, attached to a model; a fixed mask needs no hooks."""
+    if variant == "pdp":
+        return pdp_on(model, info, overrides)
+    if variant == "static":
+        for key, weight in prunable(model, EXCLUDE).items():
+            parametrize.register_parametrization(
+                model.get_submodule(key.rpartition(".")[0]), "weight", FixedMask(weight)
+            )
+    return Method()
+
+
+def batch_for(info: DataInfo, arguments: argparse.Namespace) -> Batch:
+    """Random inputs and labels."""
     generator = torch.Generator().manual_seed(0)
-    variants, peaks = {}, {}
-    for variant in ("dense", "pdp"):
-        model, info = network(name, arguments.image_size, device)
-        method = pdp_on(model, info, arguments.overrides) if variant == "pdp" else Method()
-        if arguments.compile:
-            model.compile()
-        optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9)
-        if info.kind == "text":
-            shape = (arguments.batch_size, arguments.tokens)
-            inputs = {"input_ids": torch.randint(1000, 20000, shape, generator=generator).to(device)}
-        else:
-            shape = (arguments.batch_size, 3, arguments.image_size, arguments.image_size)
-            inputs = torch.randn(shape, generator=generator).to(device)
-            if arguments.channels_last:
-                model.to(memory_format=torch.channels_last)
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
-        labels = torch.randint(info.num_outputs, (arguments.batch_size,), generator=generator).to(device)
-        batch = {"inputs": inputs, "labels": labels}
-        variants[variant] = step_of(model, method, optimizer=optimizer, batch=batch, bf16=arguments.bf16, info=info)
-        if device.type == "cuda":
-            variants[variant]()
-            torch.cuda.reset_peak_memory_stats()
-            variants[variant]()
-            peaks[f"{variant}_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    figures = seconds(variants, arguments.rounds, device)
-    return {
-        **{f"{key}_step_ms": 1000 * value for key, value in figures.items()},
-        "pdp_over_dense": figures["pdp"] / figures["dense"],
-        **peaks,
-    }
+    labels = torch.randint(info.num_outputs, (arguments.batch_size,), generator=generator).to(arguments.device)
+    if info.kind == "text":
+        shape = (arguments.batch_size, arguments.tokens)
+        tokens = torch.randint(1000, 20000, shape, generator=generator).to(arguments.device)
+        return {"inputs": {"input_ids": tokens}, "labels": labels}
+    shape = (arguments.batch_size, 3, arguments.image_size, arguments.image_size)
+    layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
+    inputs = torch.randn(shape, generator=generator).to(arguments.device).contiguous(memory_format=layout)
+    return {"inputs": inputs, "labels": labels}
 
 
-def step_of(
-    model: nn.Module, method: Method, *, optimizer: torch.optim.Optimizer, batch: dict, bf16: bool, info: DataInfo
-) -> Callable[[], None]:
-    """A function that makes one training step, as the trainer makes it."""
+def step_of(variant: str, name: str, arguments: argparse.Namespace) -> Step:
+    """A function that makes one training step of a variant, as the trainer makes it."""
+    device = torch.device(arguments.device)
+    model, info = network(name, arguments.image_size, device)
+    if arguments.channels_last:
+        model.to(memory_format=torch.channels_last)
+    method = method_on(variant, model, info, arguments.overrides)
+    if arguments.compile:
+        model.compile()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9)
     task = task_for(info, label_smoothing=0.0)
+    batch = batch_for(info, arguments)
     numbers = iter(range(1, 10**9))
-    kind = batch["labels"].device.type
 
     def step() -> None:
         method.before_step(next(numbers))
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=arguments.bf16):
             loss = task.loss(model, batch)
         loss.backward()
         optimizer.step()
@@ -179,7 +217,61 @@ def step_of(
     return step
 
 
-def main() -> None:
+def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds of a training step by variant, peak memory, and both over dense."""
+    peaks = {variant: peak_in_child(variant) for variant in STEP_VARIANTS}
+    variants = {variant: step_of(variant, name, arguments) for variant in STEP_VARIANTS}
+    figures = seconds(variants, arguments)
+    return {
+        **{f"{key}_step_ms": 1000 * value for key, value in figures.items()},
+        **{f"{key}_over_dense": figures[key] / figures["dense"] for key in ("static", "pdp")},
+        **{f"{key}_peak_mib": value for key, value in peaks.items()},
+        **{f"{key}_peak_over_dense": peaks[key] / peaks["dense"] for key in ("static", "pdp")},
+    }
+
+
+# Peak memory
+
+
+def peak_in_child(variant: str) -> float:
+    """The peak memory of one variant in MiB, in a process of its own with the arguments of this one."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", variant]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(result.stdout.splitlines()[-1])
+
+
+def peak_of(variant: str, name: str, arguments: argparse.Namespace) -> float:
+    """The same, measured here; the process must have done nothing else."""
+    before = 0.0 if arguments.device == "cuda" else resident("VmRSS")
+    step = step_of(variant, name, arguments)
+    for _ in range(2):  # the optimizer's state is there from the second on
+        step()
+    if arguments.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> float:
+    """A line of /proc/self/status in MiB. getrusage will not do: its peak is inherited from the parent process."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines[field].split()[0]) / 1024
+
+
+def machine(arguments: argparse.Namespace) -> dict[str, float | str]:
+    """What the figures depend on."""
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mask-work", metavar="MODEL", help="resnet18, bert-base, or any model config for images")
     parser.add_argument("--step", metavar="MODEL", help="the same")
@@ -187,31 +279,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU seconds: for one thread on a busy machine")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128, help="length of texts")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--no-sorting", action="store_true", help="leave the sort-based variant out")
-    parser.add_argument("overrides", nargs="*", help="of the method's config, such as method.tau=0.1")
+    parser.add_argument("--variants", nargs="*", choices=sorted(PLAIN), default=list(PLAIN), help="besides static, pdp")
+    parser.add_argument("--overrides", nargs="*", default=[], help="of the method's config, such as method.tau=0.1")
+    parser.add_argument("--peak-of", choices=STEP_VARIANTS, help=argparse.SUPPRESS)  # what the child processes run
     arguments = parser.parse_args()
     if not (arguments.mask_work or arguments.step):
         parser.error("give --mask-work MODEL or --step MODEL")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    figures: dict[str, float | str] = {
-        "machine": platform.processor() or platform.machine(),
-        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    if arguments.peak_of:
+        print(peak_of(arguments.peak_of, arguments.step, arguments))
+        return
+    figures = machine(arguments)
     if arguments.mask_work:
         figures |= mask_work(arguments.mask_work, arguments)
     if arguments.step:
         figures |= whole_step(arguments.step, arguments)
     for key, value in figures.items():
-        print(f"{key:<22} {value:.4g}" if isinstance(value, float) else f"{key:<22} {value}")
+        print(f"{key:<24} {value:.4g}" if isinstance(value, float) else f"{key:<24} {value}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 

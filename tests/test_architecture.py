@@ -17,6 +17,7 @@ LAYERS = (
         "selection",
         "groups",
         "gates",
+        "soft_mask",
         "patterns",
         "budgets",
         "schedules",

@@ -24,56 +24,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from pruneexp.gates import Gates
 from pruneexp.groups import Group, SliceGroup
 from pruneexp.masks import Masks, count_to_prune
 from pruneexp.methods.base import Pruner, Setting
 from pruneexp.patterns import TensorGroup, TensorPattern
-from pruneexp.selection import WarmBoundary
-
-BLOCK = 1 << 18
-"""Weights worked on at a time on a CPU: what the steps of a formula pass on then stays in its cache (1 MiB)."""
-
-
-def _blocks(like: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat pieces of tensors that share the memory layout of `like`; on a GPU, or with another layout, all at once."""
-    if like.device.type != "cpu" or any(tensor.stride() != like.stride() for tensor in tensors):
-        yield tensors
-        return
-    order = sorted(range(like.dim()), key=lambda dim: (-like.stride(dim), dim))
-    flat = [tensor.permute(order) for tensor in tensors]
-    if not all(tensor.is_contiguous() for tensor in flat):
-        yield tensors
-        return
-    yield from zip(*(tensor.view(-1).split(BLOCK) for tensor in flat), strict=True)
-
-
-class _SoftMaskedWeight(torch.autograd.Function):
-    """m(w) w for single weights and a constant t, keeping only w for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, threshold_squared: Tensor, temperature: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, threshold_squared, temperature)
-        t_squared, sharpness = threshold_squared.view(()), 1 / temperature.view(())
-        result = torch.empty_like(weight)
-        for w, out in _blocks(weight, weight, result):
-            torch.mul(w, w, out=out)
-            out.sub_(t_squared).mul_(sharpness).sigmoid_().mul_(w)
-        return result
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, threshold_squared, temperature = ctx.saved_tensors
-        t_squared, sharpness = threshold_squared.view(()), 1 / temperature.view(())
-        result = torch.empty_like(weight)
-        for w, g, out in _blocks(weight, weight, gradient, result):
-            torch.mul(w, w, out=out)
-            mask = (out - t_squared).mul_(sharpness).sigmoid_()
-            # m (1 + (2 w^2 / tau) (1 - m)) g, with m (1 - m) as m - m^2
-            out.mul_(2 * sharpness).mul_(torch.addcmul(mask, mask, mask, value=-1)).add_(mask).mul_(g)
-        return result, None, None
+from pruneexp.selection import WarmBoundary, in_memory_order
+from pruneexp.soft_mask import soft_masked
 
 
 class Threshold:
@@ -92,7 +50,7 @@ class Threshold:
     def set(self, scores: Tensor, sparsity: float, tau: float) -> None:
         """Puts t between the units that a sparsity keeps and prunes; below one unit nothing is masked.
 
-        scores: (rows, units).
+        scores: (rows, units); of single weights, they may have a sign where gradient need not flow through t.
         """
         count = count_to_prune(sparsity, scores.shape[1])
         if count == 0:
@@ -137,7 +95,7 @@ class SoftMask(nn.Module):
         if threshold.squared is None:
             return weight
         if threshold.edges is None and self.pattern.single_weights:
-            return _SoftMaskedWeight.apply(weight, threshold.squared, threshold.temperature)
+            return soft_masked(weight, threshold.squared, threshold.temperature)
         mask = threshold.mask(self.pattern.units(weight.abs()))
         return weight * self.pattern.expand(mask, weight.shape)
 
@@ -221,7 +179,10 @@ class PDP(Pruner):
         tau = self.tau * (self.tau_end / self.tau) ** (step / max(1, self.soft_steps - 1))
         for name, group in self.groups.items():
             self.current[name] = self.schedule(self.final[name], step - self.offset, self.timeline)
-            scores = group.scores(self._magnitudes(group))
+            if self.pattern.single_weights and not self.threshold_gradient:
+                scores = in_memory_order(self.weights[name]).reshape(1, -1)  # no copy of the magnitudes
+            else:
+                scores = group.scores(self._magnitudes(group))
             self.thresholds[name].set(scores, self.current[name], tau)
         return False
 
