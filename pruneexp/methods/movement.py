@@ -56,19 +56,19 @@ class Masked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scores = nn.ModuleList()
-        self.places: list[tuple[TensorPattern | Slice, bool]] = []  # of the units; whether gradient reaches the scores
+        self.places: list[TensorPattern | Slice] = []  # where the units of each lie in the parameter
 
-    def add(self, scores: Scores, place: TensorPattern | Slice, *, learns: bool = True) -> None:
+    def add(self, scores: Scores, place: TensorPattern | Slice) -> None:
         """Lets these scores mask the parameter."""
         self.scores.append(scores)
-        self.places.append((place, learns))
+        self.places.append(place)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, of the shape of `weight`."""
-        for scores, (place, learns) in zip(self.scores, self.places, strict=True):
-            units = scores.mask() if learns else scores.keep.to(weight.dtype)
+        for scores, place in zip(self.scores, self.places, strict=True):
+            mask = scores.mask()
             is_slice = isinstance(place, Slice)
-            weight = weight * (place.expand(units[0], weight.dim()) if is_slice else place.expand(units, weight.shape))
+            weight = weight * (place.expand(mask[0], weight.dim()) if is_slice else place.expand(mask, weight.shape))
         return weight
 
 
@@ -149,17 +149,14 @@ class Movement(Pruner):
 def masked(groups: dict[str, Group], scores: dict[str, Scores]) -> dict[str, Masked]:
     """The parametrizations of all parameters that the groups' scores mask, by dense name.
 
-    Where units span several parameters, only those that a unit's output passes are masked: were all of its weights, none
-    would get a gradient from behind the others' zeros, and a pruned unit could not come back.
+    Where units span several parameters, only those that switch off what a unit passes on are masked: were all of its
+    weights, none would get a gradient from behind the others' zeros, and a pruned unit could not come back.
     """
     parametrizations: dict[str, Masked] = defaultdict(Masked)
     for name, group in groups.items():
         if isinstance(group, SliceGroup):
-            for part in group.gates:
-                parametrizations[part.parameter].add(scores[name], part)
             for part in group.switches:
-                if not any(part is gate for gate in group.gates):
-                    parametrizations[part.parameter].add(scores[name], part, learns=False)
+                parametrizations[part.parameter].add(scores[name], part)
         else:
             parametrizations[name].add(scores[name], group.pattern)
     return dict(parametrizations)

@@ -187,7 +187,7 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path, monkeypatch)
     assert kept["state"]["step"] == 18
 
 
-RANKING = ("magnitude", "gmp", "random", "pdp")
+RANKING = ("magnitude", "gmp", "random", "pdp", "movement")
 PATTERNS = sorted(path.stem for path in (CONFIGS / "pattern").glob("*.yaml"))
 
 

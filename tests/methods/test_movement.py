@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from pruneexp.budgets import Global, Uniform
+from pruneexp.masks import apply_masks_
 from pruneexp.methods.base import Setting
 from pruneexp.methods.movement import Movement
 from pruneexp.patterns import NM, Block, Unstructured
 from pruneexp.schedules import Constant, Timeline
+from pruneexp.structured import Channel
 
 
 def movement(model, *, sparsity=0.5, pattern=None, budget=None, begin=0.0, **options):
@@ -138,6 +140,46 @@ def test_the_padding_of_a_group_of_m_weights_is_pruned_before_any_weight():
     set_scores(method, [-1.0, -2.0], [-7.0, 0.0])
     method.before_step(0)
     assert model.weight.tolist() == [[3.0, 0.0, 0.5]]
+
+
+class Feedforward(nn.Module):
+    """A convolution of three channels, normalised, and a second one that reads them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)
+
+    def forward(self, inputs):
+        return self.last(self.norm(self.first(inputs)).relu()).mean((2, 3))
+
+
+def test_a_pruned_channel_passes_nothing_on_and_its_score_goes_on_learning():
+    torch.manual_seed(0)
+    model, inputs = Feedforward(), torch.randn(4, 1, 5, 5)
+    nn.init.normal_(model.norm.bias)
+    method = Movement(
+        sparsity=0.34,
+        pattern=Channel(norm="l2", gate="filter"),
+        budget=Uniform(),
+        schedule=Constant(0.0),
+        exclude=["classifier"],
+        score_learning_rate=0.1,
+    )
+    method.setup(model, Setting(task=None, batches=[{"inputs": inputs}], timeline=Timeline(1, 10), seed=0))
+    ((name, scores),) = method.scores.items()
+    set_scores(method, [1.0, -1.0, 0.5], name=name)
+    method.before_step(0)
+    channels = model.norm(model.first(inputs))
+    assert not channels[:, 1].any()
+    assert channels[:, [0, 2]].any()
+    (model.norm.weight * torch.tensor([1.0, 2.0, 3.0]) + model.norm.bias).sum().backward()
+    weight, bias = (method.weights[f"norm.{key}"].detach() for key in ("weight", "bias"))
+    assert torch.allclose(scores.values.grad[0], weight * torch.tensor([1.0, 2.0, 3.0]) + bias)
+    outputs = model.eval()(inputs)
+    masks = method.finalize()
+    apply_masks_(dict(model.named_parameters()), masks)
+    assert torch.equal(model(inputs), outputs)
+    assert not model.first.weight[1].any()
 
 
 def test_a_rate_that_is_not_positive_is_refused():
