@@ -34,38 +34,37 @@ class Budget(ABC):
         """
         counted = {name: layer.numel() for name, layer in scores.items()}
         sizes = unit_sizes or dict.fromkeys(scores, 1)
-        check_budget(counted, sparsity, sizes)
+        self.check(counted, sparsity, sizes)
         if set(sizes.values()) <= {1}:
             counts = self.counts(scores, count_to_prune(sparsity, sum(counted.values())))
         else:
             counts = self.counts_of_sizes(scores, sparsity, sizes)
         return {name: counts[name] / units for name, units in counted.items()}
 
+    def check(self, counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
+        """Raises ValueError if the sparsity would keep fewer weights than there are in one unit of each layer.
+
+        counts: layer -> number of units. sizes: layer -> weights in each.
+        """
+        total = sum(counts[name] * sizes[name] for name in counts)
+        kept = total - count_to_prune(sparsity, total)
+        least = sum(sizes[name] for name in counts)
+        if kept < least:
+            units = "one" if least == len(counts) else "one unit"
+            raise ValueError(
+                f"sparsity={sparsity}: would keep {kept} of {total} prunable weights in {len(counts)} layers, and at "
+                f"least {units} has to stay in each; lower the sparsity or exclude small layers"
+            )
+
     @abstractmethod
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
         """The number of units to prune in each layer; at most all but one of a layer, `to_prune` in total."""
 
-    @abstractmethod
     def counts_of_sizes(
         self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
     ) -> dict[str, int]:
-        """The number of units to prune in each layer, at most all but one, where they have several weights."""
-
-
-def check_budget(counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
-    """Raises ValueError if a sparsity would keep fewer weights than there are in one unit of each layer.
-
-    counts: layer -> number of units. sizes: layer -> weights in each.
-    """
-    total = sum(counts[name] * sizes[name] for name in counts)
-    kept = total - count_to_prune(sparsity, total)
-    least = sum(sizes[name] for name in counts)
-    if kept < least:
-        units = "one" if least == len(counts) else "one unit"
-        raise ValueError(
-            f"sparsity={sparsity}: would keep {kept} of {total} prunable weights in {len(counts)} layers, and at least "
-            f"{units} has to stay in each; lower the sparsity or exclude small layers"
-        )
+        """The number of units to prune in each layer, at most all but one, for units of several weights."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -140,6 +139,12 @@ class ERK(Budget):
     that would have more than all their weights stay dense and the rest share what is left.
     """
 
+    def check(self, counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
+        """Raises ValueError for units of several weights, too: the rule is about single ones."""
+        if any(size > 1 for size in sizes.values()):
+            raise ValueError("budget=erk: is defined for single weights; take budget=uniform or budget=global")
+        super().check(counts, sparsity, sizes)
+
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
         """The counts that densities proportional to sum(shape) / prod(shape) leave."""
         sizes = {name: layer.numel() for name, layer in scores.items()}
@@ -159,12 +164,6 @@ class ERK(Budget):
             {name: size - 1 for name, size in sizes.items()},
             to_prune,
         )
-
-    def counts_of_sizes(
-        self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
-    ) -> dict[str, int]:
-        """Raises ValueError: the rule is about single weights."""
-        raise ValueError("budget=erk: is defined for single weights; take budget=uniform or budget=global")
 
 
 def whole_counts(shares: Mapping[str, float], limits: Mapping[str, int], total: int) -> dict[str, int]:

@@ -50,6 +50,13 @@ LOCATION_KEYS = frozenset({"root", "workers", "download", "checkpoint_minutes"})
 CONTENT_KEYS = frozenset({"checkpoint", "name_or_path", "path", "tokenizer", "teacher"})
 """Keys that name a file or folder whose content changes the result, at any depth."""
 
+DENSE = "pruneexp.methods.dense.Dense"
+"""The method of a dense run. Every other one prunes, a user's own too; without `sparsity` among its options it finds
+its sparsity itself."""
+
+HANDED_TO_METHOD = ("sparsity", "pattern", "budget", "schedule")
+"""Top-level keys that do something only where the method's config takes them."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot work; the message is one line that names key, value and remedy."""
@@ -78,9 +85,11 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
     config = copy.deepcopy(config)
     choices = config["choices"]
     config["experiment_name"] = config["experiment_name"] or choices.get("experiment", "default").replace("/", "_")
-    if "sparsity" not in config["method"]:
+    if config["method"].get("_target_") == DENSE:
         # A dense run asked for by name is the one that pruning runs start from, but for what the user set.
         config = _with_dense_options(config, _without(config["dense_run"], given), given) | {"dense": "none"}
+    else:
+        _check_taken(config, given)
     if "pattern" not in config["method"] and choices.get("pattern", "unstructured") != "unstructured":
         raise ConfigError(f"pattern={choices['pattern']}: method={choices['method']} takes no pattern; leave it out")
     pattern = config["method"].get("pattern", {})
@@ -91,7 +100,8 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
                 f"sparsity={config['sparsity']}: {pattern['n']}:{pattern['m']} has a sparsity of {implied:g}; "
                 "leave sparsity out, or change pattern.n and pattern.m"
             )
-        config["sparsity"] = config["method"]["sparsity"] = implied
+        config["method"]["sparsity"] = implied
+    config["sparsity"] = config["method"].get("sparsity")  # what config.yaml records: null where there is no target
     return config
 
 
@@ -111,6 +121,22 @@ def _check_multi_task(config: Config) -> None:
         raise ConfigError(f"multi_task.target_weight={weight}: must not be negative")
     if not fits(config["dense_run"].get("auxiliary"), bool | None):
         raise ConfigError(f"dense_run.auxiliary={config['dense_run']['auxiliary']!r}: want true, false or null")
+
+
+def _check_taken(config: Config, given: Collection[str]) -> None:
+    """Raises ConfigError if the user set something for a method that does not take it."""
+    method, name = config["method"], config["choices"]["method"]
+    set_by_user = {option.partition(".")[0] for option in given}
+    for key in HANDED_TO_METHOD:
+        if key in method or key not in set_by_user:
+            continue
+        own = ", ".join(f"method.{option}" for option in method if option not in ("_target_", *NOT_IN_HASH))
+        if key == "sparsity":
+            raise ConfigError(
+                f"sparsity={config[key]}: method={name} has no target, it finds its sparsity itself; leave sparsity "
+                f"out and steer it with {own or 'its class'}"
+            )
+        raise ConfigError(f"{key}={config['choices'][key]}: method={name} takes no {key}; leave it out")
 
 
 def finished_summary(folder: Path) -> Config | None:
@@ -244,9 +270,9 @@ def _without(changes: Config, given: Collection[str], path: str = "") -> Config:
 def dense_config(config: Config) -> Config:
     """The config of the dense run that this run starts from: the same, without pruning, changed by `dense_run`."""
     result = _with_dense_options(config, config["dense_run"])
-    result["method"] = {"_target_": "pruneexp.methods.dense.Dense"}
+    result["method"] = {"_target_": DENSE}
     result["choices"] = {**result["choices"], "method": "dense"}
-    return {**result, "dense": "none", "distillation": None}
+    return {**result, "sparsity": None, "dense": "none", "distillation": None}
 
 
 def _with_dense_options(config: Config, dense_run: Config, given: Collection[str] = ()) -> Config:

@@ -208,7 +208,9 @@ def with_teacher(config: Config, task: Task, model: nn.Module, accelerator: Acce
     else:
         teacher = load(node["teacher"])
     teacher = accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
-    return build(node, "distillation", task=task, teacher_model=teacher)
+    distillation = build(node, "distillation", task=task, teacher_model=teacher)
+    distillation.check(model)
+    return distillation
 
 
 def _dense_reference(config: Config, folder: Path | None, trainer: Trainer, task: Task) -> Summary | None:

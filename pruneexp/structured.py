@@ -41,7 +41,7 @@ class Channel(Pattern):
         """
         inputs = example()
         if not isinstance(inputs, Tensor):
-            raise ValueError("pattern=channel: is for networks that read images; take pattern=heads_ffn for an encoder")
+            raise ValueError("pattern=channel: is for networks of images; take pattern=transformer for an encoder")
         try:
             return channel_groups(model, inputs[:1], weights=weights, norm=self.norm, gate_norms=self.gate == "norm")
         except Exception as error:  # of the network's own code under torch-pruning's tracing, or of torch-pruning

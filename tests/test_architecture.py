@@ -82,7 +82,8 @@ def test_methods_import_neither_each_other_nor_the_trainer(path):
 
 def test_the_trainer_names_no_method():
     text = (PACKAGE / "trainer.py").read_text().lower()
-    names = {path.stem for path in (PACKAGE / "methods").glob("*.py")} - {"__init__", "base", "dense", "random"}
+    words = {"__init__", "base", "dense", "random", "str"}  # these mean something else, too
+    names = {path.stem for path in (PACKAGE / "methods").glob("*.py")} - words
     assert names
     assert not [name for name in names if name in text]
 

@@ -68,3 +68,37 @@ def test_every_budget_meets_the_target_exactly_and_empties_no_layer(shapes, spar
 
 def test_whole_counts_respect_limits():
     assert whole_counts({"a": 1.5, "b": 1.5}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}
+
+
+def test_units_of_several_sizes_fill_the_target_with_what_fits():
+    layers = {"small": torch.tensor([1.0, 5.0, 6.0, 7.0]), "large": torch.tensor([2.0, 3.0, 8.0])}
+    sizes = {"small": 10, "large": 100}
+    # 340 weights, 170 to go: the unit of score 1 (10), then 2 (100); 3 (100) is too large; 5 and 6 (10 each) fit
+    assert Global()(layers, 0.5, sizes) == {"small": 3 / 4, "large": 1 / 3}
+    assert Uniform()(layers, 0.5, sizes) == {"small": 2 / 4, "large": 2 / 3}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 50)), min_size=1, max_size=6),
+    st.floats(0, 0.9),
+    st.integers(0, 3),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_global_budget_of_units_never_prunes_more_than_asked_for(units, sparsity, seed):
+    layers = scores([(count,) for count, _ in units], seed)
+    sizes = {f"layer{i}": size for i, (_, size) in enumerate(units)}
+    total = sum(count * size for count, size in units)
+    if total - round(sparsity * total) < sum(sizes.values()):
+        return
+    shares = Global()(layers, sparsity, sizes)
+    counts = {name: round(shares[name] * layer.numel()) for name, layer in layers.items()}
+    pruned = sum(counts[name] * sizes[name] for name in counts)
+    assert pruned <= round(sparsity * total)
+    left = [sizes[name] for name, layer in layers.items() if counts[name] < layer.numel() - 1]
+    assert not left or pruned + min(left) > round(sparsity * total)  # nothing more would fit
+    assert all(counts[name] < layer.numel() for name, layer in layers.items())
+
+
+def test_erk_is_about_single_weights():
+    with pytest.raises(ValueError, match="budget=erk: is defined for single weights"):
+        ERK()(scores([(4,)]), 0.5, {"layer0": 9})

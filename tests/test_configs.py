@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pruneexp.cli import CONFIGS, compose
-from pruneexp.config import ConfigError, build, dense_config, merged, run_folder, run_hash, signature
+from pruneexp.config import ConfigError, build, dense_config, merged, normalised, run_folder, run_hash, signature
 from pruneexp.schedules import Timeline
 
 GROUPS = ("model", "dataset", "method", "pattern", "budget", "schedule", "optimizer", "logger", "distillation")
@@ -46,7 +46,8 @@ def test_every_experiment_composes_and_its_schedule_ends_in_time(path):
     config = compose([f"experiment={path.stem}"])
     method = build(config["method"], "method")
     build(config["optimizer"], "optimizer")
-    method.schedule.check(method.target, Timeline(steps_per_epoch=10, total_steps=round(10 * config["epochs"])))
+    if "schedule" in config["method"]:
+        method.schedule.check(method.target, Timeline(steps_per_epoch=10, total_steps=round(10 * config["epochs"])))
     assert run_folder(config).parts[1] == path.stem
 
 
@@ -101,6 +102,41 @@ def test_impossible_method_options(overrides, message):
         build(compose(overrides)["method"], "method")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "sparsity=0.8",
+            "sparsity=0.8: method=str has no target, it finds its sparsity itself; leave sparsity out and steer it "
+            "with method.s_init, method.per_layer, method.learning_rate, method.weight_decay",
+        ),
+        ("schedule=linear", "schedule=linear: method=str takes no schedule; leave it out"),
+        ("schedule.end=0.5", "schedule=cubic: method=str takes no schedule; leave it out"),
+        ("budget=erk", "budget=erk: method=str takes no budget; leave it out"),
+        ("pattern=nm", "pattern=nm: method=str takes no pattern; leave it out"),
+    ],
+)
+def test_what_a_method_without_a_target_does_not_take_is_refused(override, message):
+    with pytest.raises(ConfigError) as error:
+        compose(["method=str", override])
+    assert str(error.value) == message
+
+
+def test_a_run_is_dense_by_its_method_and_not_by_having_no_target():
+    dense, finding = (compose([f"method={method}", "dense_run.epochs=3"]) for method in ("dense", "str"))
+    assert (dense["dense"], dense["epochs"]) == ("none", 3)
+    assert (finding["dense"], finding["epochs"]) == ("train", 15)
+    mine = normalised({**finding, "sparsity": 0.9, "method": {"_target_": "my_package.Mine"}})
+    assert (mine["dense"], mine["epochs"], mine["sparsity"]) == ("train", 15, None)
+    assert run_folder(finding).name.startswith("str-resnet20-digits-seed1-")
+    assert run_hash(dense_config(finding)) == run_hash(dense)
+
+
+def test_the_recorded_sparsity_is_the_methods():
+    options = (["method=pdp"], ["method=pdp", "method.sparsity=0.5"], ["method=nm"], ["method=str"], ["method=dense"])
+    assert [compose(list(option))["sparsity"] for option in options] == [0.9, 0.5, 0.5, None, None]
 
 
 def test_a_target_that_does_not_exist_is_named():

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pruneexp.budgets import Budget, check_budget
+from pruneexp.budgets import Budget
 from pruneexp.datasets.base import Batch
 from pruneexp.groups import Group, merged
 from pruneexp.masks import Masks, sparsity
@@ -62,6 +62,7 @@ class Method:
     def __init__(self) -> None:
         self.masks: Masks = {}
         self.weights: dict[str, nn.Parameter] = {}
+        self.parametrized: list[tuple[nn.Module, str]] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Called once, before compilation and DDP: choose what to prune, attach parametrizations."""
@@ -113,6 +114,20 @@ class Method:
         """Takes back what `state_dict` gave, after `setup`."""
         self.masks = state["masks"]
 
+    def attach(self, model: nn.Module, parametrizations: Mapping[str, nn.Module]) -> None:
+        """Attaches one parametrization to each parameter, by dense name; `weights` then holds the original ones."""
+        for name, parametrization in parametrizations.items():
+            path, _, leaf = name.rpartition(".")
+            module = model.get_submodule(path)
+            parametrize.register_parametrization(module, leaf, parametrization)
+            self.weights[name] = module.parametrizations[leaf].original
+            self.parametrized.append((module, leaf))
+
+    def detach(self) -> None:
+        """Removes them again; the plain weights are the original ones."""
+        for module, leaf in self.parametrized:
+            parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
+
 
 class Pruner(Method):
     """What methods share that prune to a target sparsity: pattern, budget, schedule, and what is left alone."""
@@ -137,7 +152,6 @@ class Pruner(Method):
         self.schedule = schedule
         self.exclude = exclude
         self.groups: dict[str, Group] = {}
-        self.parametrized: list[tuple[nn.Module, str]] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Finds the groups of prunable weights and checks that the schedule reaches its target in this training."""
@@ -158,21 +172,7 @@ class Pruner(Method):
         self.schedule.check(self.target, setting.timeline)
         if self.pattern.fixed_sparsity is None:
             counts = {name: group.unit_count for name, group in self.groups.items()}
-            check_budget(counts, self.target, self._unit_sizes())
-
-    def attach(self, model: nn.Module, parametrizations: Mapping[str, nn.Module]) -> None:
-        """Attaches one parametrization to each parameter, by dense name; `weights` then holds the original ones."""
-        for name, parametrization in parametrizations.items():
-            path, _, leaf = name.rpartition(".")
-            module = model.get_submodule(path)
-            parametrize.register_parametrization(module, leaf, parametrization)
-            self.weights[name] = module.parametrizations[leaf].original
-            self.parametrized.append((module, leaf))
-
-    def detach(self) -> None:
-        """Removes them again; the plain weights are the original ones."""
-        for module, leaf in self.parametrized:
-            parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
+            self.budget.check(counts, self.target, self._unit_sizes())
 
     def layer_budget(self, values: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
         """The sparsity of each group: the budget's, or the same for all where the pattern sets it.

