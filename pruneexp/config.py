@@ -100,7 +100,8 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
                 f"sparsity={config['sparsity']}: {pattern['n']}:{pattern['m']} has a sparsity of {implied:g}; "
                 "leave sparsity out, or change pattern.n and pattern.m"
             )
-        config["method"]["sparsity"] = implied
+        if "sparsity" in config["method"]:
+            config["method"]["sparsity"] = implied
     config["sparsity"] = config["method"].get("sparsity")  # what config.yaml records: null where there is no target
     return config
 

@@ -17,6 +17,7 @@ LAYERS = (
         "selection",
         "groups",
         "gates",
+        "learned_masks",
         "soft_mask",
         "patterns",
         "budgets",

@@ -14,62 +14,14 @@ arXiv 2109.04838); so have channels, heads and feed-forward units, over the weig
     prune-run method=movement model=bert dataset=glue/mrpc optimizer.learning_rate=3e-5 sparsity=0.85
 """
 
-from collections import defaultdict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from pruneexp.groups import Group, Slice, SliceGroup, merged
-from pruneexp.masks import Masks, count_to_prune
+from pruneexp.groups import merged
+from pruneexp.learned_masks import masked, scores_of
+from pruneexp.masks import Masks
 from pruneexp.methods.base import Pruner, Setting
-from pruneexp.patterns import TensorPattern
-from pruneexp.selection import keep_largest
-
-
-class Scores(nn.Module):
-    """The scores of a group's units, S, and which units they keep."""
-
-    def __init__(self, real: Tensor) -> None:
-        """real: bool (rows, units), False for the padding of a pattern."""
-        super().__init__()
-        self.values = nn.Parameter(torch.zeros(real.shape, device=real.device))
-        self.real = real
-        self.keep = torch.ones_like(real)
-
-    def choose(self, sparsity: float) -> None:
-        """Keeps all but the round(sparsity x units) lowest scores of each row."""
-        self.keep = keep_largest(self.ranked(), count_to_prune(sparsity, self.keep.shape[1]))
-
-    def ranked(self) -> Tensor:
-        """The scores, with padding below all others."""
-        return torch.where(self.real, self.values.detach(), -torch.inf)
-
-    def mask(self) -> Tensor:
-        """M, shape (rows, units), of ones and zeros, with the gradient of S itself."""
-        return self.keep.to(self.values.dtype) + (self.values - self.values.detach())
-
-
-class Masked(nn.Module):
-    """The parametrization w -> M w of one parameter, by the units of one group or of several."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scores = nn.ModuleList()
-        self.places: list[TensorPattern | Slice] = []  # where the units of each lie in the parameter
-
-    def add(self, scores: Scores, place: TensorPattern | Slice) -> None:
-        """Lets these scores mask the parameter."""
-        self.scores.append(scores)
-        self.places.append(place)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The effective weight, of the shape of `weight`."""
-        for scores, place in zip(self.scores, self.places, strict=True):
-            mask = scores.mask()
-            is_slice = isinstance(place, Slice)
-            weight = weight * (place.expand(mask[0], weight.dim()) if is_slice else place.expand(mask, weight.shape))
-        return weight
 
 
 class Movement(Pruner):
@@ -90,7 +42,7 @@ class Movement(Pruner):
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Gives every group its scores and lets them mask its weights."""
         super().setup(model, setting)
-        self.scores = {name: Scores(_real_units(group, self.weights)) for name, group in self.groups.items()}
+        self.scores = {name: scores_of(group, self.weights) for name, group in self.groups.items()}
         self.attach(model, masked(self.groups, self.scores))
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -144,24 +96,3 @@ class Movement(Pruner):
         self.current = state["current"]
         for name, keep in state["keep"].items():
             self.scores[name].keep = keep
-
-
-def masked(groups: dict[str, Group], scores: dict[str, Scores]) -> dict[str, Masked]:
-    """The parametrizations of all parameters that the groups' scores mask, by dense name.
-
-    Where units span several parameters, only those that switch off what a unit passes on are masked: were all of its
-    weights, none would get a gradient from behind the others' zeros, and a pruned unit could not come back.
-    """
-    parametrizations: dict[str, Masked] = defaultdict(Masked)
-    for name, group in groups.items():
-        if isinstance(group, SliceGroup):
-            for part in group.switches:
-                parametrizations[part.parameter].add(scores[name], part)
-        else:
-            parametrizations[name].add(scores[name], group.pattern)
-    return dict(parametrizations)
-
-
-def _real_units(group: Group, weights: dict[str, nn.Parameter]) -> Tensor:
-    """Which units of a group have weights, bool (rows, units); the others are a pattern's padding."""
-    return group.scores({name: torch.ones_like(weights[name]) for name in group.parameters}) > 0
