@@ -140,9 +140,9 @@ def _check_taken(config: Config, given: Collection[str]) -> None:
         raise ConfigError(f"{key}={config['choices'][key]}: method={name} takes no {key}; leave it out")
 
 
-def finished_summary(folder: Path) -> Config | None:
-    """The summary of a finished run in this folder, None if there is none."""
-    path = folder / "summary.json"
+def finished_summary(folder: Path, name: str = "summary.json") -> Config | None:
+    """The summary of a finished run in this folder, None if there is none. name: the file that it is in."""
+    path = folder / name
     return json.loads(path.read_text()) if path.is_file() else None
 
 

@@ -1,6 +1,7 @@
 """One experiment, from a config to a finished run: build parts, start dense, train, finalise, measure, write."""
 
 import copy
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pruneexp.models.checkpoints import load_weights
 from pruneexp.optimizers import Recipe
 from pruneexp.report.plots import accuracy_vs_sparsity
 from pruneexp.runs import Run, write_table
+from pruneexp.surgery.files import STRUCTURE, is_shrunk_transformer, load_shrunk_, load_transformer
 from pruneexp.tasks.base import Task
 from pruneexp.tasks.build import task_for
 from pruneexp.tasks.metrics import majority_rate
@@ -297,20 +299,42 @@ def example_inputs(splits: Splits) -> Any:
 
 
 def load(folder: str | Path) -> nn.Module:
-    """The trained model of a finished run, in eval mode on the CPU.
+    """The trained model of a finished run, or the smaller one that `prune-export` made of it; in eval mode on the CPU.
+
+    folder: of a run; of an export; or any with the files that `pruneexp.surgery.files.save_shrunk` writes of a
+    transformer, which transformers' own `from_pretrained` cannot read (that module says why).
 
     Raises:
-        ValueError: the folder is not a finished run.
+        ValueError: there is no model in the folder, or its files are damaged.
     """
     folder = Path(folder)
-    summary = finished_summary(folder)
-    if summary is None:
-        raise ValueError(f"{folder}: no finished run (it has no summary.json)")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    listed = {key: tuple(value) if isinstance(value, list) else value for key, value in summary["info"].items()}
-    node = {**config["model"], "checkpoint": None}
+    if is_shrunk_transformer(folder):
+        return load_transformer(folder)
+    recipe, info = recipe_of(folder)
+    model = recipe.network(info, pretrained=False)
+    if (folder / STRUCTURE).is_file():
+        load_shrunk_(model, folder)
+    else:
+        load_weights(model, folder / "model.safetensors", key="folder")
+    return model.eval()
+
+
+def recipe_of(folder: Path) -> tuple[Model, DataInfo]:
+    """The recipe of the model in the folder of a run or of an export, and the form of the data it was made for.
+
+    Raises:
+        ValueError: the folder is neither, or its files are damaged.
+    """
+    try:
+        summary = finished_summary(folder) or finished_summary(folder, "export.json")
+        if summary is None:
+            raise ValueError(f"{folder}: no finished run (it has no summary.json)")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        listed = {key: tuple(value) if isinstance(value, list) else value for key, value in summary["info"].items()}
+        node = {**config["model"], "checkpoint": None}
+        info = DataInfo(**listed)
+    except (OSError, json.JSONDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: summary.json or config.yaml is damaged ({error!r}); run it again") from error
     if (folder / PROCESSOR).is_dir():
         node["name_or_path" if "name_or_path" in node else "tokenizer"] = str(folder / PROCESSOR)
-    model = build(node, "model").network(DataInfo(**listed), pretrained=False)
-    load_weights(model, folder / "model.safetensors", key="folder")
-    return model.eval()
+    return build(node, "model"), info

@@ -34,6 +34,7 @@ LAYERS = (
     ("runs", "trainer"),
     ("report",),
     ("experiment",),
+    ("export",),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -89,7 +90,7 @@ def test_the_trainer_names_no_method():
     assert not [name for name in names if name in text]
 
 
-@pytest.mark.parametrize("module", ["pruneexp", "pruneexp.config", "pruneexp.cli"])
+@pytest.mark.parametrize("module", ["pruneexp", "pruneexp.config", "pruneexp.cli", "pruneexp.export.command"])
 def test_light_modules_do_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

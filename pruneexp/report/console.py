@@ -44,14 +44,14 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
         ),
         (
             "MACs (zeros skipped)",
-            _count(macs["dense"]),
-            _count(macs["effective"]),
+            count_text(macs["dense"]),
+            count_text(macs["effective"]),
             _ratio(macs["dense"], macs["effective"]),
         ),
         (
             "size (zeros packed)",
-            _bytes(size["dense"]),
-            _bytes(size["compressed"]),
+            bytes_text(size["dense"]),
+            bytes_text(size["compressed"]),
             _ratio(size["dense"], size["compressed"]),
         ),
         ("epochs, steps", "", f"{summary['epochs']:g}, {summary['steps']:,}", ""),
@@ -80,7 +80,7 @@ def _sparsity(sparsity: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _count(number: float) -> str:
+def count_text(number: float) -> str:
     """Four digits and a unit: 1814073344 -> "1.814 G"."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
@@ -88,9 +88,9 @@ def _count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _bytes(number: float) -> str:
+def bytes_text(number: float) -> str:
     """Four digits and a unit, powers of ten as disks have it: 44700000 -> "44.7 MB"."""
-    text = _count(number)
+    text = count_text(number)
     return text + ("B" if text[-1].isalpha() else " B")
 
 

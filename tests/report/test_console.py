@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pruneexp.report.console import _bytes, _count, _duration, rows, summary_table
+from pruneexp.report.console import _duration, bytes_text, count_text, rows, summary_table
 from pruneexp.report.scores import is_percentage, score_text
 
 SUMMARY = {
@@ -90,7 +90,7 @@ def test_it_fits_eighty_columns_with_long_names():
     ],
 )
 def test_large_numbers(number, count, size):
-    assert (_count(number), _bytes(number)) == (count, size)
+    assert (count_text(number), bytes_text(number)) == (count, size)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,260 @@
+"""prune-export: a run goes in, a smaller model that is proven and measured comes out; bad input ends in one line."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import pruneexp
+from pruneexp.cli import compose
+from pruneexp.experiment import run
+from pruneexp.export.command import main
+from pruneexp.surgery.encoders import attentions, feed_forwards
+from pruneexp.surgery.packed import load_packed
+from pruneexp.tasks.base import predict
+
+SMALL = ["epochs=1", "dense=none", "logger=none", "device=cpu", "method=magnitude", "sparsity=0.3"]
+FAST = ["--runs", "2", "--batch-sizes", "1,2", "--device", "cpu"]
+TEXT = ["model=bert_tiny", "dataset=text_embedded", "dataset.max_examples=80", "batch_size=20"]
+IMAGES = ["model=resnet20", "dataset.max_examples=100", "batch_size=50"]
+
+
+def make_run(folder, *options):
+    path, _ = run(compose([*SMALL, *options, f"output_dir={folder}"]))
+    return path
+
+
+def edited(source, folder, masks):
+    """A copy of a run whose weights are zero where these masks are False, as a structured pattern leaves it."""
+    shutil.copytree(source, folder)
+    state = load_file(folder / "model.safetensors")
+    for name, mask in masks.items():
+        state[name] = state[name] * mask
+    save_file(state, folder / "model.safetensors")
+    save_file({name: mask.clone() for name, mask in masks.items()}, folder / "masks.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unstructured_run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("images"), *IMAGES)
+
+
+@pytest.fixture(scope="session")
+def channel_run(unstructured_run, tmp_path_factory):
+    """Half of the inner channels of every block are dead: filters, gammas and betas."""
+    masks = {}
+    for name, tensor in load_file(unstructured_run / "model.safetensors").items():
+        if ".conv1.weight" in name or (".bn1." in name and name.endswith(("weight", "bias"))):
+            width = len(tensor)
+            kept = torch.ones(width, dtype=torch.bool)
+            kept[random.Random(name.split(".conv1")[0].split(".bn1")[0]).sample(range(width), width // 2)] = False
+            masks[name] = kept.reshape(-1, *[1] * (tensor.dim() - 1))
+    return edited(unstructured_run, tmp_path_factory.mktemp("channels") / "run", masks)
+
+
+@pytest.fixture(scope="session")
+def text_run(tmp_path_factory):
+    """A BERT without heads in the first layer and with a quarter of its feed-forward units."""
+    source = make_run(tmp_path_factory.mktemp("texts"), *TEXT)
+    network = pruneexp.load(source)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    masks = {}
+    for number, (_, found) in enumerate(attentions(network)):
+        dead = torch.zeros(found.projection.in_features, dtype=torch.bool)
+        dead[: None if number == 0 else found.attention.attention_head_size] = True
+        for projection in (getattr(found.attention, name) for name in found.names):
+            masks |= {names[projection.weight]: ~dead[:, None], names[projection.bias]: ~dead}
+        masks[names[found.projection.weight]] = ~dead[None]
+    for _, found in feed_forwards(network):
+        first, second = getattr(*found.first), getattr(*found.second)
+        kept = torch.arange(first.out_features) % 4 == 0
+        masks |= {names[first.weight]: kept[:, None], names[first.bias]: kept, names[second.weight]: kept[None]}
+    return edited(source, tmp_path_factory.mktemp("heads") / "run", masks)
+
+
+def outputs(network, inputs):
+    with torch.no_grad():
+        return predict(network.double(), inputs)
+
+
+def test_an_image_model(channel_run, capsys):
+    main([str(channel_run), *FAST, "--compressed"])
+    text = capsys.readouterr().out
+    record = json.loads((channel_run / "export" / "export.json").read_text())
+    _, masked, shrunk = record["rows"]
+    assert [row["model"] for row in record["rows"]] == ["dense", "masked", "shrunk"]
+    assert masked["score"] == shrunk["score"]
+    blocks = [(16, 3, 16), (32, 3, 16), (64, 3, 32)]  # width, blocks, inputs of the first
+    removed = sum(
+        (width // 2) * (9 * (inputs if block == 0 else width) + 9 * width + 2)
+        for width, count, inputs in blocks
+        for block in range(count)
+    )
+    assert masked["parameters"] - shrunk["parameters"] == removed
+    assert shrunk["macs"] < 0.55 * masked["macs"]
+    assert shrunk["bytes"] < 0.55 * masked["bytes"]
+    assert record["relative_error"] <= 1e-6
+    assert record["kept"] == []
+    small, large = pruneexp.load(channel_run / "export"), pruneexp.load(channel_run)
+    assert sum(parameter.numel() for parameter in small.parameters()) == shrunk["parameters"]
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(outputs(small, x), outputs(large, x), rtol=1e-6, atol=1e-6)
+    packed = load_packed(channel_run / "export" / "packed.safetensors")
+    stored = load_file(channel_run / "export" / "model.safetensors")
+    assert packed.keys() == stored.keys()
+    assert all(torch.equal(packed[name], stored[name]) for name in stored)
+    assert {row["batch_size"] for row in record["latency"]} == {1, 2}
+    for words in ("accuracy", f"{masked['parameters']:,}", f"{shrunk['parameters']:,}", "as masked", "batch 2"):
+        assert words in text
+    assert "…" not in text  # nothing is cut off in a terminal of 80 columns
+    assert {path.name for path in (channel_run / "export").iterdir()} == {
+        *("model.safetensors", "structure.json", "config.yaml", "export.json", "packed.safetensors")
+    }
+    assert not list(channel_run.glob(".*"))
+
+
+def test_a_text_model_loads_without_a_run_and_not_by_from_pretrained(text_run, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    main([str(text_run), *FAST, "--output", str(tmp_path / "small")])
+    small, large = pruneexp.load(tmp_path / "small"), pruneexp.load(text_run)
+    tokens = dict(
+        AutoTokenizer.from_pretrained(tmp_path / "small")(
+            ["one text", "and another one"], padding=True, return_tensors="pt"
+        )
+    )
+    torch.testing.assert_close(outputs(small, tokens), outputs(large, tokens), rtol=1e-6, atol=1e-6)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in large.parameters())
+    with pytest.raises(RuntimeError, match="You set `ignore_mismatched_sizes` to `False`, thus raising an error"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "small")
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_run_whose_own_model_was_shrunk_loads(kind, channel_run, text_run, tmp_path):
+    run = channel_run if kind == "image" else text_run
+    main([str(run), *FAST, "--output", str(tmp_path / "out")])
+    folder = without(run, tmp_path / "run")
+    for name in ("model.safetensors", "structure.json"):
+        shutil.copy(tmp_path / "out" / name, folder / name)
+    small, again = pruneexp.load(tmp_path / "out"), pruneexp.load(folder)
+    ids = torch.randint(5, 50, (2, 7))
+    x = torch.randn(4, 1, 8, 8).double() if kind == "image" else {"input_ids": ids, "attention_mask": ids > 0}
+    assert torch.equal(outputs(again, x), outputs(small, x))
+    assert not again.training
+
+
+def test_an_export_is_replaced_and_other_folders_are_not(channel_run, tmp_path, capsys):
+    output = tmp_path / "out"
+    main([str(channel_run), *FAST, "--output", str(output), "--compressed"])
+    main([str(channel_run), *FAST, "--output", str(output)])
+    assert not (output / "packed.safetensors").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    assert failure([str(channel_run), "--output", str(tmp_path / "mine")], capsys) == (
+        f"prune-export: --output {tmp_path / 'mine'}: exists and is no export; choose another folder"
+    )
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_other_formats_compute_the_same(kind, channel_run, text_run, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder = channel_run if kind == "image" else text_run
+    main([str(folder), *FAST, "--output", str(tmp_path / "out"), "--onnx", "--torch-export"])
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert set(record["files"]) == {"onnx", "torch_export"}
+    assert all(file["relative_error"] < 1e-4 for file in record["files"].values())
+    assert "shrunk, onnxruntime" in {row["variant"] for row in record["latency"]}
+    if kind == "image":
+        program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+        x = torch.randn(7, 1, 8, 8)  # neither the batch it was traced with nor those it was checked with
+        torch.testing.assert_close(program(x), pruneexp.load(tmp_path / "out")(x))
+
+
+def failure(arguments, capsys, code=2):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([*FAST, *arguments])
+    assert stop.value.code == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_an_unstructured_run_says_what_can_be_done_instead(unstructured_run, tmp_path, capsys):
+    line = failure([str(unstructured_run), "--output", str(tmp_path / "out")], capsys)
+    assert "nothing can be removed: no whole channel, head or unit is zero" in line
+    assert "--compressed" in line
+    assert "N:M" in line
+    assert not (tmp_path / "out").exists()
+    main([str(unstructured_run), *FAST, "--output", str(tmp_path / "out"), "--compressed"])
+    packed = load_packed(tmp_path / "out" / "packed.safetensors")
+    assert all(
+        torch.equal(packed[name], tensor) for name, tensor in pruneexp.load(unstructured_run).state_dict().items()
+    )
+
+
+def without(source, folder, *names):
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("export", *names))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "masks.safetensors").unlink(), "has no masks.safetensors"),
+        (lambda run: (run / "masks.safetensors").write_text("x"), "masks.safetensors: is damaged"),
+        (lambda run: save_file({}, run / "masks.safetensors"), "pruned nothing, its masks are empty"),
+        (lambda run: (run / "summary.json").unlink(), "no finished run (it has no summary.json)"),
+        (lambda run: (run / "summary.json").write_text("{"), "summary.json or config.yaml is damaged"),
+        (lambda run: (run / "config.yaml").write_text("a: ["), "summary.json or config.yaml is damaged"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), "model.safetensors: damaged"),
+        (lambda run: (run / "model.safetensors").unlink(), "model.safetensors"),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_bad_input_ends_in_one_line(damage, message, channel_run, tmp_path, capsys):
+    folder = without(channel_run, tmp_path / "run")
+    damage(folder)
+    assert message in failure([str(folder)], capsys)
+    assert not (folder / "export").exists()
+
+
+def test_masks_that_do_not_fit_the_weights(channel_run, tmp_path, capsys):
+    folder = without(channel_run, tmp_path / "run")
+    masks = load_file(folder / "masks.safetensors")
+    alive = int(load_file(folder / "model.safetensors")["conv1.weight"].count_nonzero())
+    masks["conv1.weight"] = torch.zeros(16, 1, 1, 1, dtype=torch.bool)
+    save_file({name: mask.clone() for name, mask in masks.items()}, folder / "masks.safetensors")
+    assert f"conv1.weight is not zero at {alive} weights that its mask prunes" in failure([str(folder)], capsys)
+
+
+def test_an_export_of_an_export_and_impossible_options(channel_run, tmp_path, capsys):
+    main([str(channel_run), *FAST, "--output", str(tmp_path / "out")])
+    assert "is an export already" in failure([str(tmp_path / "out")], capsys)
+    assert "device=tpu: want" in failure([str(channel_run), "--output", str(tmp_path / "b"), "--device", "tpu"], capsys)
+
+
+def test_a_damaged_export_is_refused_in_one_line(channel_run, tmp_path):
+    main([str(channel_run), *FAST, "--output", str(tmp_path / "out")])
+    structure = json.loads((tmp_path / "out" / "structure.json").read_text())
+    structure["layers"]["layer1.0.conv1"]["out_channels"] += 1
+    (tmp_path / "out" / "structure.json").write_text(json.dumps(structure))
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight has shape"):
+        pruneexp.load(tmp_path / "out")
+    (tmp_path / "out" / "structure.json").write_text("{")
+    with pytest.raises(ValueError, match=r"structure\.json: is damaged"):
+        pruneexp.load(tmp_path / "out")
+
+
+def test_help_needs_no_torch():
+    code = "import sys; sys.argv = ['prune-export', '--help']\n"
+    code += "from pruneexp.export.command import main\ntry: main()\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
