@@ -11,6 +11,7 @@ import pruneexp
 from pruneexp import experiment
 from pruneexp.cli import CONFIGS, compose, help_text
 from pruneexp.config import ConfigError, auxiliary_keys, dense_config, run_folder, run_hash
+from pruneexp.models.bert_tiny import BertTiny
 from pruneexp.runs import Run
 from pruneexp.trainer import Trainer
 
@@ -125,22 +126,38 @@ def test_accumulation_gives_the_same_weights(texts, tmp_path):
             assert torch.allclose(tensor, weights(pieces, name)[key], atol=1e-6), key
 
 
-def test_mixed_precision_is_the_same_in_validation_of_the_target_with_and_without_another_task(texts, tmp_path):
+def test_mixed_precision_is_for_training_and_validation_of_every_task_and_not_for_the_final_test(
+    texts, tmp_path, monkeypatch
+):
     seen = []
     evaluate = Trainer.evaluate
 
     def noting(self, split, task="target"):
-        handle = self.model.bert.encoder.register_forward_hook(lambda *call: seen.append((task, call[2][0].dtype)))
+        layer = self.model.bert.encoder.layer[0].output.dense
+        handle = layer.register_forward_hook(lambda *call: seen.append((task, call[2].dtype)))
         result = evaluate(self, split, task)
         handle.remove()
         return result
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "evaluate", noting)
-        run(tmp_path, *texts, "precision=bf16", "epochs=1", "method=dense")
-    during = dict(seen[:4])
-    assert set(during) == {"target", "text_classification"}
-    assert seen[-1][1] == torch.float32  # the saved model is reported in full precision
+    monkeypatch.setattr(Trainer, "evaluate", noting)
+    run(tmp_path, *texts, "precision=bf16", "epochs=1", "method=dense")
+    names = ("target", "text_classification")
+    validation, test = seen[: len(seen) // 2], seen[len(seen) // 2 :]  # 10 and 12 examples are 2 batches each
+    assert set(validation) == {(name, torch.bfloat16) for name in names}
+    assert set(test) == {(name, torch.float32) for name in names}
+
+
+def test_all_texts_are_read_with_the_tokenizer_of_the_target(texts, tmp_path, monkeypatch):
+    made = []
+    new_tokenizer = BertTiny.new_tokenizer
+
+    def noting(self, read):
+        made.append(len(read))
+        return new_tokenizer(self, read)
+
+    monkeypatch.setattr(BertTiny, "new_tokenizer", noting)
+    run(tmp_path, *texts, "epochs=0.4", "method=dense", "dataset.max_examples=8")
+    assert made == [24]
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,10 @@ logger = logging.getLogger("pruneexp")
 class Setting:
     """What a method may know of the training it is part of.
 
-    batches: a few training batches for calibration, the same on every process and every time. seed: of the run; random
-    choices come from generators seeded by (seed, step), so that all processes agree.
+    task: `task.names` are the tasks of the training, and while a forward pass runs, `task.current` is the one that it
+    serves. batches: a few training batches for calibration, the same on every process and every time; they hold a batch
+    of each task, the target's own inputs and labels first. seed: of the run; random choices come from generators seeded
+    by (seed, step), so that all processes agree.
     """
 
     task: Task

@@ -146,7 +146,7 @@ def test_two_processes_agree_with_one_about_an_auxiliary_task(tmp_path):
     """Together, where every parameter is used in each step, and in turn, where each step leaves a head unused."""
     auxiliary = ["auxiliary=text_embedded", "auxiliary.label=module", "auxiliary.max_examples=60"]
     options = [*auxiliary, "auxiliary.batch_size=20", "multi_task.alternate=false,true", "method=magnitude"]
-    assert check_that_two_processes_agree_with_one(tmp_path, "-m", *options) == ["magnitude", "magnitude"]
+    assert check_that_two_processes_agree_with_one(tmp_path, *options, "-m") == ["magnitude", "magnitude"]
 
 
 BAD_INPUT = [
