@@ -55,6 +55,7 @@ prune-run trains a model, prunes it, and leaves a folder with the result.
   prune-run method=gmp model=resnet18 dataset=cifar10 sparsity=0.95 epochs=60
   prune-run -m method=pdp,gmp model=resnet20 sparsity=0.8,0.9 seed=1,2,3
   prune-run model=bert dataset=glue/mrpc method=pdp sparsity=0.5
+  prune-run model=bert dataset=glue/mrpc auxiliary=glue/stsb auxiliary.weight=0.5 method=gmp sparsity=0.9
 
   -m, --multirun      run every combination of comma-separated values
   --cfg job           show all options of a command with their values, and do nothing
@@ -93,6 +94,8 @@ def _choices() -> dict[str, set[str]]:
     for folder in folders:
         for file in folder.glob("*/**/*.yaml"):
             group, *rest = file.relative_to(folder).with_suffix("").parts
+            if rest[-1].startswith("_"):
+                continue  # a part that other files of the group are made of
             choices.setdefault(group, set()).add("/".join(rest))
     return choices
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Collection
@@ -24,6 +25,7 @@ TOP_LEVEL = {
     "label_smoothing": float,
     "dense": str,
     "dense_run": dict,
+    "multi_task": dict,
     "training": dict,
     "exclude": list[str],
     "device": str,
@@ -79,12 +81,13 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
         raise ConfigError(f"batch_size={config['batch_size']}: must be at least 1")
     if not 0 <= config["label_smoothing"] < 1:
         raise ConfigError(f"label_smoothing={config['label_smoothing']}: must be in [0, 1)")
+    _check_multi_task(config)
     config = copy.deepcopy(config)
     choices = config["choices"]
     config["experiment_name"] = config["experiment_name"] or choices.get("experiment", "default").replace("/", "_")
     if config["method"].get("_target_") == DENSE:
         # A dense run asked for by name is the one that pruning runs start from, but for what the user set.
-        config = merged(config, _without(config["dense_run"], given)) | {"dense": "none"}
+        config = _with_dense_options(config, _without(config["dense_run"], given), given) | {"dense": "none"}
     else:
         _check_taken(config, given)
     if "pattern" not in config["method"] and choices.get("pattern", "unstructured") != "unstructured":
@@ -97,9 +100,28 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
                 f"sparsity={config['sparsity']}: {pattern['n']}:{pattern['m']} has a sparsity of {implied:g}; "
                 "leave sparsity out, or change pattern.n and pattern.m"
             )
-        config["method"]["sparsity"] = implied
+        if "sparsity" in config["method"]:
+            config["method"]["sparsity"] = implied
     config["sparsity"] = config["method"].get("sparsity")  # what config.yaml records: null where there is no target
     return config
+
+
+def _check_multi_task(config: Config) -> None:
+    """Raises ConfigError if an option of training on several tasks is wrong, or there is only one task."""
+    wanted = {"alternate": bool | None, "target_weight": float | None}
+    for key, annotation in wanted.items():
+        value = config["multi_task"].get(key)
+        if not fits(value, annotation):
+            raise ConfigError(f"multi_task.{key}={value!r}: want {type_name(annotation)}")
+        if value is not None and value is not False and not auxiliary_keys(config):
+            raise ConfigError(
+                f"multi_task.{key}={value}: there is no auxiliary task; add auxiliary=..., or leave it out"
+            )
+    weight = config["multi_task"].get("target_weight")
+    if weight is not None and weight < 0:
+        raise ConfigError(f"multi_task.target_weight={weight}: must not be negative")
+    if not fits(config["dense_run"].get("auxiliary"), bool | None):
+        raise ConfigError(f"dense_run.auxiliary={config['dense_run']['auxiliary']!r}: want true, false or null")
 
 
 def _check_taken(config: Config, given: Collection[str]) -> None:
@@ -248,10 +270,37 @@ def _without(changes: Config, given: Collection[str], path: str = "") -> Config:
 
 def dense_config(config: Config) -> Config:
     """The config of the dense run that this run starts from: the same, without pruning, changed by `dense_run`."""
-    result = merged(config, config["dense_run"])
+    result = _with_dense_options(config, config["dense_run"])
     result["method"] = {"_target_": DENSE}
-    result["choices"] = {**config["choices"], "method": "dense"}
+    result["choices"] = {**result["choices"], "method": "dense"}
     return {**result, "sparsity": None, "dense": "none", "distillation": None}
+
+
+def _with_dense_options(config: Config, dense_run: Config, given: Collection[str] = ()) -> Config:
+    """The config with the options of `dense_run`; without auxiliary tasks if they are off there and not `given`."""
+    options = {**dense_run}
+    off = options.pop("auxiliary", None) is False and not any(option.startswith("auxiliary") for option in given)
+    result = merged(config, options)
+    if off:
+        result = {key: value for key, value in result.items() if key not in auxiliary_keys(config).values()}
+        result["choices"] = {key: value for key, value in config["choices"].items() if not key.startswith("auxiliary")}
+        result["multi_task"] = {**config["multi_task"], "alternate": False, "target_weight": None}
+    return result
+
+
+def auxiliary_keys(config: Config) -> dict[str, str]:
+    """The auxiliary tasks: name, as in logs and in the run's folder -> the key that its options stand under.
+
+    A name is the chosen config's, with underscores for slashes; if it is taken, a number is added.
+    """
+    names: dict[str, str] = {}
+    for key, node in config.items():
+        if re.fullmatch(r"auxiliary(_\w+)?", key) and node:
+            choice = config["choices"].get(key if key == "auxiliary" else f"auxiliary@{key}", key)
+            name = re.sub(r"\W", "_", choice)
+            same = [other for other in ("target", *names) if re.fullmatch(rf"{name}(_\d+)?", other)]
+            names[f"{name}_{len(same) + 1}" if same else name] = key
+    return names
 
 
 def run_hash(config: Config) -> str:
@@ -299,9 +348,13 @@ def _content(name: str) -> str:
 
 
 def run_folder(config: Config) -> Path:
-    """The folder of a run: <output_dir>/<experiment>/<method>-<model>-<dataset>-s<sparsity>-seed<n>-<hash>."""
+    """The folder of a run: <output_dir>/<experiment>/<method>-<model>-<dataset>-s<sparsity>-seed<n>-<hash>.
+
+    With auxiliary tasks <dataset> is <dataset>+<auxiliary>.
+    """
     choices = config["choices"]
     words = [choices[group].replace("/", "_") for group in ("method", "model", "dataset")]
+    words[-1] = "+".join([words[-1], *auxiliary_keys(config)])
     if "sparsity" in config["method"]:
         words.append(f"s{config['method']['sparsity']:g}")
     words += [f"seed{config['seed']}", run_hash(config)]

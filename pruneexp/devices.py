@@ -3,7 +3,7 @@
 import gc
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
@@ -29,10 +29,12 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision={precision}: want one of {', '.join(PRECISIONS)}")
 
 
-def make_accelerator(device: str, precision: str) -> Accelerator:
+def make_accelerator(device: str, precision: str, *, find_unused: bool = False) -> Accelerator:
     """A fresh Accelerator; the process group, if torchrun started this process, is kept from job to job.
 
     Accelerate keeps its settings in class-level state, which would carry one job's precision into the next.
+
+    find_unused: some steps leave parameters unused, which several processes must find out together.
 
     Raises:
         ValueError: there is no such device or precision.
@@ -45,7 +47,8 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     GradientState._reset_state()
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
-    return Accelerator(cpu=device == "cpu", mixed_precision=PRECISIONS[precision])
+    wrapping = [DistributedDataParallelKwargs(find_unused_parameters=True)] if find_unused else None
+    return Accelerator(cpu=device == "cpu", mixed_precision=PRECISIONS[precision], kwargs_handlers=wrapping)
 
 
 def free_memory() -> None:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
+from pruneexp.auxiliary import Auxiliary, Loaded, build_auxiliaries, load_auxiliary, multi_task
 from pruneexp.config import Config, ConfigError, build, dense_config, finished_summary, run_folder
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
@@ -34,6 +35,7 @@ from pruneexp.trainer import Settings, Trainer
 Summary = dict[str, Any]
 
 COUNTED_TOKENS = 128  # MACs of text models are for one text of this length, as in the CoFi and PDP literature
+HEADS = "heads.safetensors"  # file in a run's folder with what its auxiliary tasks have to themselves
 PROCESSOR = "processor"  # folder in a run's folder with what reads its texts: tokenizer, and config of a hub's model
 
 
@@ -47,6 +49,7 @@ class Parts:
     recipe: Recipe
     logger: Logger
     settings: Settings
+    auxiliary: dict[str, Auxiliary]
 
 
 def build_parts(config: Config) -> Parts:
@@ -62,6 +65,7 @@ def build_parts(config: Config) -> Parts:
             **config["training"],
             **{key: config[key] for key in ("epochs", "batch_size", "compile", "seed")},
             "evaluate_first": dense != "none",
+            "alternate": bool(config["multi_task"]["alternate"]),
         },
         "training",
     )
@@ -81,7 +85,8 @@ def build_parts(config: Config) -> Parts:
         dataset.check()
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Parts(model, dataset, method, recipe, run_logger, settings)
+    auxiliary = build_auxiliaries(config, dataset.kind)
+    return Parts(model, dataset, method, recipe, run_logger, settings, auxiliary)
 
 
 def run(config: Config) -> tuple[Path, Summary]:
@@ -101,7 +106,11 @@ def run(config: Config) -> tuple[Path, Summary]:
         dense_folder, _ = run({**dense_config(config), "force": False})
     elif config["dense"] not in ("none", "pretrained"):
         dense_folder = Path(config["dense"])
-    accelerator = make_accelerator(config["device"], config["precision"])
+    accelerator = make_accelerator(
+        config["device"],
+        config["precision"],
+        find_unused=parts.settings.alternate,  # the heads of the other tasks
+    )
     this_run = Run(folder, config, parts.logger, is_main=accelerator.is_main_process)
     if config["force"]:
         this_run.clear()
@@ -121,6 +130,10 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
     try:
         with accelerator.main_process_first():  # where it downloads, once is enough
             splits = parts.dataset.load(device=accelerator.device, tokenizer=parts.model.tokenizer)
+            auxiliary = {
+                name: load_auxiliary(one, config, parts.model, target=splits.info, device=accelerator.device)
+                for name, one in parts.auxiliary.items()
+            }
         task = task_for(splits.info, label_smoothing=float(config["label_smoothing"]))
         if dense_folder is None:
             model = parts.model.build(splits.info)
@@ -128,6 +141,10 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
             model = parts.model.network(splits.info, pretrained=False)
             load_weights(model, dense_folder / "model.safetensors", key="dense")
         task = with_teacher(config, task, model, accelerator)
+        if auxiliary:
+            task = multi_task(task, auxiliary, model, parts.model, weight=config["multi_task"]["target_weight"])
+            if dense_folder is not None and (dense_folder / HEADS).is_file():
+                task.heads.load(dense_folder / HEADS)
         trainer = Trainer(
             model,
             splits,
@@ -137,6 +154,7 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
             settings=parts.settings,
             accelerator=accelerator,
             run=this_run,
+            auxiliary=auxiliary,
         )
         dense = _dense_reference(config, dense_folder, trainer, task)
         trainer.prepare()
@@ -145,10 +163,14 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
     masks = trainer.fit()
     if this_run.is_main:
         this_run.save_weights(trainer.model.state_dict(), masks)
+        if auxiliary:
+            this_run.save_tensors(HEADS, task.heads.tensors())
         parts.model.save_processor(this_run.folder / PROCESSOR)
     accelerator.wait_for_everyone()
     # From here on every number comes from the saved files.
     trainer.model.load_state_dict(load_file(this_run.folder / "model.safetensors"))
+    if auxiliary:
+        task.heads.load(this_run.folder / HEADS)
     masks = load_file(this_run.folder / "masks.safetensors")
     test = trainer.evaluate(splits.test)
     summary = summarise(this_run, trainer, task, test=test, dense=dense, masks=masks)
@@ -224,6 +246,7 @@ def summarise(
         "dense": dense,
         "test": test,
         "validation": {"final": validation, "best": trainer.best},
+        "auxiliary": {name: _auxiliary_summary(trainer, name, one) for name, one in trainer.auxiliary.items()},
         "majority_rate": None if splits.info.regression else majority_rate(splits.test.labels),
         "sparsity": {
             "target": config["method"].get("sparsity"),
@@ -237,7 +260,7 @@ def summarise(
             "tokens": COUNTED_TOKENS if splits.info.kind == "text" else None,
         },
         "size_bytes": {"dense": size_bytes(state), "compressed": compressed_bytes(state, masks)},
-        "examples": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+        "examples": _examples(splits),
         "epochs": config["epochs"],
         "steps": trainer.timeline.total_steps,
         "seed": config["seed"],
@@ -248,6 +271,22 @@ def summarise(
         "dataset": config["choices"]["dataset"],
         "info": asdict(splits.info),
     }
+
+
+def _auxiliary_summary(trainer: Trainer, name: str, auxiliary: Loaded) -> Summary:
+    """What the summary says of an auxiliary task."""
+    test, headline = trainer.evaluate(auxiliary.splits.test, name), auxiliary.task.headline
+    return {
+        "headline": {"name": headline, "value": test[headline], "split": "test"},
+        "test": test,
+        "examples": _examples(auxiliary.splits),
+        "weight": auxiliary.weight,
+        "batch_size": auxiliary.batch_size,
+    }
+
+
+def _examples(splits: Splits) -> dict[str, int]:
+    return {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
 
 
 def example_inputs(splits: Splits) -> Any:

@@ -6,6 +6,7 @@ metrics.jsonl        one line per evaluation
 checkpoint.pt        while running
 model.safetensors    final weights under dense names
 masks.safetensors    bool, one per pruned parameter
+heads.safetensors    with auxiliary tasks: their output layers and batch-norm statistics, "<task>.<name in the model>"
 layers.csv           the per-layer table
 accuracy_vs_sparsity.png
 summary.json         written last: its presence means done
@@ -119,9 +120,13 @@ class Run:
 
     def save_weights(self, state: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
         """Writes model.safetensors and masks.safetensors."""
-        for name, tensors in (("model", state), ("masks", masks)):
-            with replacing(self.folder / f"{name}.safetensors") as temporary:
-                save_tensors(tensors, temporary)
+        self.save_tensors("model.safetensors", state)
+        self.save_tensors("masks.safetensors", masks)
+
+    def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Writes a .safetensors file of that name."""
+        with replacing(self.folder / name) as temporary:
+            save_tensors(tensors, temporary)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes the summary, which makes the run done, and removes the checkpoint."""
@@ -132,7 +137,8 @@ class Run:
     def clear(self) -> None:
         """Removes what a run wrote, so that it starts over (force=true). Files of others stay."""
         if self.is_main:
-            for name in ("summary.json", "checkpoint.pt", "metrics.jsonl", "model.safetensors", "masks.safetensors"):
+            tensors = ("model.safetensors", "masks.safetensors", "heads.safetensors")
+            for name in ("summary.json", "checkpoint.pt", "metrics.jsonl", *tensors):
                 (self.folder / name).unlink(missing_ok=True)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from pruneexp.datasets.base import Batch, Draw, Split, Splits
-from pruneexp.datasets.order import eval_draws, steps_per_epoch, train_draws
+from pruneexp.auxiliary import Loaded
+from pruneexp.datasets.base import TARGET, Batch, Split, Splits
+from pruneexp.datasets.order import eval_draws
+from pruneexp.datasets.seeds import AUXILIARY, mixed
+from pruneexp.datasets.streams import Stream, Streams
 from pruneexp.display import Bar, bar
 from pruneexp.ema import EMA
 from pruneexp.masks import (
@@ -43,7 +46,7 @@ class Settings:
 
     epochs: need not be whole. batch_size: global, over all processes. accumulate: micro-batches per step.
     evaluate_every: epochs between validations. ema_decay: None for no averaging. checkpoint_minutes: the longest time
-    without a checkpoint.
+    without a checkpoint. alternate: each step serves one task, where there are several.
     """
 
     epochs: float
@@ -55,11 +58,15 @@ class Settings:
     checkpoint_minutes: float
     channels_last: bool
     compile: bool
+    alternate: bool
     seed: int
 
 
 class Trainer:
-    """Trains a model under a pruning method and leaves it pruned, plain and unwrapped."""
+    """Trains a model under a pruning method and leaves it pruned, plain and unwrapped.
+
+    `model` is the plain network; `trained` is the module around it that holds what the task adds, often the same.
+    """
 
     def __init__(
         self,
@@ -72,16 +79,22 @@ class Trainer:
         settings: Settings,
         accelerator: Accelerator,
         run: Run,
+        auxiliary: Mapping[str, Loaded] | None = None,
     ) -> None:
+        """auxiliary: the further tasks that `task` trains the model on, by name."""
         self.model = model.to(accelerator.device)
+        self.trained = task.module(self.model).to(accelerator.device)
+        self.wrapped: nn.Module | None = None  # while training
         self.splits = splits
+        self.auxiliary = auxiliary or {}
         self.task = task
         self.method = method
         self.recipe = recipe
         self.settings = settings
         self.accelerator = accelerator
         self.run = run
-        per_epoch = steps_per_epoch(len(splits.train), settings.batch_size)
+        self.streams = self._streams()
+        per_epoch = self.streams.steps_per_epoch
         self.timeline = Timeline(per_epoch, max(1, round(settings.epochs * per_epoch)))
         self.total_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.step = 0
@@ -127,17 +140,19 @@ class Trainer:
         """Sets up method, optimizer and checkpoint, then the wrappers: anything later would miss parameters.
 
         Raises:
-            ValueError: the method does not fit the model, its schedule this training, or the checkpoint is damaged.
+            ValueError: the method does not fit the model, its schedule this training, a batch cannot be divided, or the
+                checkpoint is damaged.
         """
+        self.streams.check(world_size=self.accelerator.num_processes, accumulate=self.settings.accumulate)
         if self.settings.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            self.trained.to(memory_format=torch.channels_last)
         state = self.run.restore(self.accelerator.device)
         self.method.setup(self.model, self._setting())
         self.parameters = {name: stored_parameter(self.model, name) for name in self.method.weights}
-        optimizer = self.recipe.build(self.model, self.method.param_groups())
-        self.ema = EMA(self.model, self.settings.ema_decay) if self.settings.ema_decay is not None else None
+        optimizer = self.recipe.build(self.trained, self.method.param_groups())
+        self.ema = EMA(self.trained, self.settings.ema_decay) if self.settings.ema_decay is not None else None
         if state is not None:
-            self.model.load_state_dict(state["model"])
+            self.trained.load_state_dict(state["model"])
             self.method.load_state_dict(state["method"])
             optimizer.load_state_dict(state["optimizer"])
             if self.ema:
@@ -148,34 +163,30 @@ class Trainer:
         self.run.start(device=str(self.accelerator.device), resumed_from=self.resumed_from)
         if self.settings.compile:
             self.model.compile()
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        self.model.train()
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.trained, optimizer)
+        self.trained.train()
+
+    def _streams(self) -> Streams:
+        seed, size = self.settings.seed, self.settings.batch_size
+        auxiliary = {
+            name: Stream(one.splits.train, one.batch_size, mixed(AUXILIARY, seed, number))
+            for number, (name, one) in enumerate(self.auxiliary.items())
+        }
+        return Streams(Stream(self.splits.train, size, seed), auxiliary, self.settings.alternate)
 
     def _setting(self) -> Setting:
-        draws = train_draws(
-            len(self.splits.train),
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            first_step=0,
-            last_step=min(CALIBRATION_BATCHES, self.timeline.total_steps),
-            rank=0,
-            world_size=1,
-        )
-        batches = _Served(self.splits.train, list(draws))
+        batches = _Calibration(self.streams, min(CALIBRATION_BATCHES, self.timeline.total_steps))
         return Setting(task=self.task, batches=batches, timeline=self.timeline, seed=self.settings.seed)
 
     def _batches(self) -> Iterator[Batch]:
-        draws = train_draws(
-            len(self.splits.train),
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            first_step=self.step,
-            last_step=self.timeline.total_steps,
+        batches = self.streams.batches(
+            self.step,
+            self.timeline.total_steps,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
         try:
-            for batch in self.splits.train.serve(draws):
+            for batch in batches:
                 yield self._laid_out(batch)
         except ValueError as error:
             raise TrainingError(f"step {self.step}: {error}") from error
@@ -183,6 +194,8 @@ class Trainer:
     def _laid_out(self, batch: Batch) -> Batch:
         if self.settings.channels_last and isinstance(batch["inputs"], Tensor):
             batch["inputs"] = batch["inputs"].contiguous(memory_format=torch.channels_last)
+        for other in batch.get("auxiliary", {}).values():
+            self._laid_out(other)
         return batch
 
     def _train_step(self, batch: Batch) -> None:
@@ -281,14 +294,17 @@ class Trainer:
         }
         if self.loss_steps:
             row["train/loss"] = self.loss_sum.item() / self.loss_steps
-            row["examples_per_second"] = self.loss_steps * self.settings.batch_size / max(seconds, 1e-9)
+            row["examples_per_second"] = self.loss_steps * self.streams.examples_per_step / max(seconds, 1e-9)
         row |= {f"validation/{name}": value for name, value in validation.items()}
+        for task, one in self.auxiliary.items():
+            metrics = self.evaluate(one.splits.validation, task)
+            row |= {f"validation_{task}/{name}": value for name, value in metrics.items()}
         return row | self.method.metrics()
 
-    def evaluate(self, split: Split) -> dict[str, float]:
-        """The task's metrics on a split, the same on every process."""
+    def evaluate(self, split: Split, task: str = TARGET) -> dict[str, float]:
+        """The metrics of a task, by name, on a split of its data, the same on every process."""
         if self.accelerator.num_processes > 1:
-            for buffer in self.model.buffers():  # batch-norm statistics differ between processes
+            for buffer in self.trained.buffers():  # batch-norm statistics differ between processes
                 torch.distributed.broadcast(buffer, 0)
         draws = eval_draws(
             len(split),
@@ -297,7 +313,11 @@ class Trainer:
             world_size=self.accelerator.num_processes,
         )
         batches = (self._laid_out(batch) for batch in split.serve(draws))
-        return self.task.evaluate(self.model, batches, self.accelerator.gather)
+        # Mixed precision acts on the forward of what was wrapped; where that is around the model, not on the model's.
+        around = self.wrapped is not None and self.trained is not self.model
+        precision = self.accelerator.autocast() if around else nullcontext()
+        with self.task.serving(task) as served, precision:
+            return served.evaluate(self.model, batches, self.accelerator.gather)
 
     def _stop_agreed(self, stop: StopRequest) -> bool:
         """Whether to stop now; several processes ask each other now and then, since a signal reaches them apart."""
@@ -313,7 +333,7 @@ class Trainer:
         self.run.save(
             {
                 "step": self.step,
-                "model": self.model.state_dict(),
+                "model": self.trained.state_dict(),
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else {},
@@ -328,7 +348,8 @@ class Trainer:
     def _finish(self) -> dict[str, Tensor]:
         if self.ema:
             self.ema.copy_to_model_()
-        self.model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
+        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
+        self.wrapped = None
         self.model._compiled_call_impl = None  # what `compile()` set: nothing is left that would repay compiling again
         masks = self.method.finalize()
         apply_masks_(dict(self.model.named_parameters()), masks)
@@ -336,22 +357,46 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class _Served:
-    """Batches of a split that can be gone through more than once."""
+class _Calibration:
+    """The batches of the first steps, the same on every process; they can be gone through more than once."""
 
-    split: Split
-    draws: list[Draw]
+    streams: Streams
+    steps: int
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.split.serve(self.draws))
+        return self.streams.batches(0, self.steps)
 
 
 def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch in at most `parts` pieces of nearly equal size."""
+    """The batch in at most `parts` pieces of nearly equal size.
+
+    Batches of auxiliary tasks are cut into as many pieces. The key `share` of such a piece is the fraction of its
+    task's rows that it holds over that of the target's piece beside it: so the losses of all pieces, each times the
+    target's fraction, add up to that of the batch.
+    """
     rows = len(batch["labels"])
     size = math.ceil(rows / parts)
-    for start in range(0, rows, size):
-        piece = slice(start, start + size)
-        inputs = batch["inputs"]
-        cut = {key: value[piece] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[piece]
-        yield {"inputs": cut, "labels": batch["labels"][piece]}
+    starts = range(0, rows, size)
+    for index, start in enumerate(starts):
+        piece = _piece(batch, slice(start, start + size))
+        fraction = len(piece["labels"]) / rows
+        if "auxiliary" in batch:
+            piece["auxiliary"] = {
+                name: _auxiliary_piece(other, index, len(starts), fraction)
+                for name, other in batch["auxiliary"].items()
+            }
+        yield piece
+
+
+def _auxiliary_piece(batch: Batch, index: int, pieces: int, fraction: float) -> Batch:
+    """Piece `index` of `pieces`, with its share. fraction: of the target's rows that are in the piece beside it."""
+    rows = len(batch["labels"])
+    own = slice(index * rows // pieces, (index + 1) * rows // pieces)
+    return {**_piece(batch, own), "share": (own.stop - own.start) / rows / fraction}
+
+
+def _piece(batch: Batch, rows: slice) -> Batch:
+    """Rows of a batch of one task."""
+    inputs = batch["inputs"]
+    cut = {key: value[rows] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
+    return {**batch, "inputs": cut, "labels": batch["labels"][rows]}

@@ -10,7 +10,11 @@ import torch
 Batch = dict[str, Any]
 """`inputs`: a float image tensor (batch, channels, height, width), or a dict of token tensors (batch, length);
 `labels`: int64 (batch,) for classes, float32 (batch,) for regression; in evaluation `count`: how many of the rows of
-all processes together are to be kept (`Draw.count`)."""
+all processes together are to be kept (`Draw.count`). With auxiliary tasks also `auxiliary`: a batch of each, by name;
+or `task`: the name of the task that this batch belongs to (see `pruneexp.datasets.streams`)."""
+
+TARGET = "target"
+"""The name of the target task beside its auxiliary tasks."""
 
 
 @dataclass(frozen=True)

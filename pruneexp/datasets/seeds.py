@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 # The first number of a key: keeps the streams apart that share a seed and a counter.
-ORDER, AUGMENTATION, TEST, VALIDATION, SUBSET = range(5)
+ORDER, AUGMENTATION, TEST, VALIDATION, SUBSET, AUXILIARY = range(6)
 
 
 def mixed(*key: int) -> int:

@@ -38,8 +38,10 @@ logger = logging.getLogger("pruneexp")
 class Setting:
     """What a method may know of the training it is part of.
 
-    batches: a few training batches for calibration, the same on every process and every time. seed: of the run; random
-    choices come from generators seeded by (seed, step), so that all processes agree.
+    task: `task.names` are the tasks of the training, and while a forward pass runs, `task.current` is the one that it
+    serves. batches: a few training batches for calibration, the same on every process and every time; they hold a batch
+    of each task, the target's own inputs and labels first. seed: of the run; random choices come from generators seeded
+    by (seed, step), so that all processes agree.
     """
 
     task: Task
@@ -155,18 +157,7 @@ class Pruner(Method):
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Finds the groups of prunable weights and checks that the schedule reaches its target in this training."""
-        candidates = prunable(model, self.exclude)
-        groups = self.pattern.groups(candidates, model, lambda: next(iter(setting.batches))["inputs"])
-        self.groups = {group.name: group for group in groups}
-        names = [name for group in self.groups.values() for name in group.parameters]
-        if not names:
-            raise ValueError(
-                f"pattern={type(self.pattern).__name__}: fits none of the {len(candidates)} prunable layers"
-            )
-        parameters = dict(model.named_parameters())
-        self.weights = {name: parameters[name] for name in dict.fromkeys(names)}
-        if left := sorted(candidates.keys() - self.weights.keys()):
-            logger.info("left dense, since the pattern does not fit them: %s", ", ".join(left))
+        self.groups, self.weights = groups_of(model, self.pattern, self.exclude, setting)
         self.timeline = setting.timeline
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)
@@ -230,6 +221,28 @@ class Scored(Pruner):
         """Takes both back."""
         super().load_state_dict(state)
         self.current = state["current"]
+
+
+def groups_of(
+    model: nn.Module, pattern: Pattern, exclude: Iterable[str], setting: Setting
+) -> tuple[dict[str, Group], dict[str, nn.Parameter]]:
+    """The groups that a pattern makes of the prunable weights, by name, and all parameters in them, by dense name.
+
+    Raises:
+        ValueError: as `prunable`, or the pattern fits no weight.
+    """
+    candidates = prunable(model, exclude)
+    groups = {
+        group.name: group for group in pattern.groups(candidates, model, lambda: next(iter(setting.batches))["inputs"])
+    }
+    names = [name for group in groups.values() for name in group.parameters]
+    if not names:
+        raise ValueError(f"pattern={type(pattern).__name__}: fits none of the {len(candidates)} prunable layers")
+    parameters = dict(model.named_parameters())
+    weights = {name: parameters[name] for name in dict.fromkeys(names)}
+    if left := sorted(candidates.keys() - weights.keys()):
+        logger.info("left dense, since the pattern does not fit them: %s", ", ".join(left))
+    return groups, weights
 
 
 def prunable(model: nn.Module, exclude: Iterable[str]) -> dict[str, nn.Parameter]:

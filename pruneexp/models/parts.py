@@ -29,6 +29,26 @@ def parts(network: nn.Module) -> dict[str, set[str]]:
     }
 
 
+def output_layers(network: nn.Module) -> list[str]:
+    """The paths of the modules that belong to a task: the classifier, and of a Hugging Face model all but the encoder.
+
+    The network must be plain.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    encoder = encoder_of(network)
+    shared = set(network.parameters()) if encoder is None else set(encoder.parameters())
+    names = {name for name, parameter in network.named_parameters() if parameter not in shared}
+    paths = {name.rpartition(".")[0] for name in names | _parameters(_classifier(network))}
+    if not paths or "" in paths:
+        raise ValueError(
+            f"model: the output layer of {type(network).__name__} is no module of its own, which a second task needs; "
+            "take another model, or auxiliary=none"
+        )
+    return sorted(path for path in paths if not any(path.startswith(f"{other}.") for other in paths))
+
+
 def encoder_of(network: nn.Module) -> nn.Module | None:
     """The encoder inside a Hugging Face model, or inside a module that wraps one; None for anything else."""
     for module in network.modules():

@@ -66,6 +66,10 @@ def _scores(summary: Mapping[str, Any]) -> list[Row]:
     if majority is not None:
         # The accuracy that needs no model: on an unbalanced set a high score can be no better.
         lines.append((f"{headline['split']} majority class", "", score_text("accuracy", majority), ""))
+    for name, auxiliary in summary.get("auxiliary", {}).items():
+        other = auxiliary["headline"]
+        label = f"{name}: {other['split']} {other['name']}"
+        lines.append((label, "", score_text(other["name"], other["value"]), ""))
     return lines
 
 

@@ -1,13 +1,14 @@
 """What a task is: a loss to train with and metrics to report."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruneexp.datasets.base import Batch
+from pruneexp.datasets.base import TARGET, Batch
 
 Gather = Callable[[Tensor], Tensor]
 """Concatenates one process's rows, shape (rows, ...), with those of all others."""
@@ -20,9 +21,26 @@ def predict(model: nn.Module, inputs: Any) -> Tensor:
 
 
 class Task(ABC):
-    """A loss and metrics. All metrics are better when larger."""
+    """A loss and metrics. All metrics are better when larger.
 
-    headline: str  # the metric that goes into tables
+    Attributes:
+        headline: the metric that goes into tables.
+        names: of the tasks that are trained together, the target first; a plain task is its own target.
+        current: the one that the forward pass of this moment serves, for methods whose masks depend on it.
+    """
+
+    headline: str
+    names: tuple[str, ...] = (TARGET,)
+    current: str = TARGET
+
+    def module(self, model: nn.Module) -> nn.Module:
+        """What is trained: the model, or a module around it that holds what the task adds, such as further heads."""
+        return model
+
+    @contextmanager
+    def serving(self, name: str) -> Iterator["Task"]:
+        """A context in which the model serves the task of that name in `names`, which is given."""
+        yield self
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

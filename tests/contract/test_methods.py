@@ -16,11 +16,13 @@ from pruneexp.runs import Run
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PRUNING = [method for method in METHODS if method != "dense"]
 LARGEST_UNIT = {"channel": 146}  # weights; where a target can only be met in steps of whole units
+STEERED = {"soft_movement": ["optimizer=adamw", "method.score_learning_rate=1"]}  # so that 18 steps are enough
 SMALL = ["dataset.max_examples=240", "batch_size=40", "epochs=3", "dense=none", "logger=none"]
 
 
 def run(method: str, folder: Path, *overrides: str) -> tuple[Path, dict]:
-    return experiment.run(compose([f"method={method}", f"output_dir={folder}", *SMALL, *overrides]))
+    options = [*SMALL, *STEERED.get(method, []), *overrides]
+    return experiment.run(compose([f"method={method}", f"output_dir={folder}", *options]))
 
 
 def target(method: str) -> float | None:
@@ -192,7 +194,7 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path, monkeypatch)
     assert kept["state"]["step"] == 18
 
 
-RANKING = ("magnitude", "gmp", "random", "pdp")
+RANKING = ("magnitude", "gmp", "random", "pdp", "movement")
 PATTERNS = sorted(path.stem for path in (CONFIGS / "pattern").glob("*.yaml"))
 
 

@@ -122,9 +122,10 @@ def check_that_two_processes_agree_with_one(folder: Path, *options: str) -> list
     runs = sorted((folder / "one").glob("outputs/default/*"))
     for run in runs:
         other = folder / "two" / "outputs" / "default" / run.name
-        one, two = load_file(run / "model.safetensors"), load_file(other / "model.safetensors")
-        difference = max(float((tensor - two[name]).abs().max()) for name, tensor in one.items())
-        assert difference < 1e-5, run.name
+        for file in set(run.glob("*.safetensors")) - {run / "masks.safetensors"}:  # also heads of auxiliary tasks
+            one, two = load_file(file), load_file(other / file.name)
+            difference = max(float((tensor - two[name]).abs().max()) for name, tensor in one.items())
+            assert difference < 1e-5, (run.name, file.name)
         summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, other)]
         learned = summaries[0]["sparsity"]["target"] is None  # rounding can move single weights over a threshold
         assert summaries[0]["sparsity"] == pytest.approx(summaries[1]["sparsity"], abs=1e-4 if learned else 0)
@@ -141,8 +142,17 @@ def test_two_processes_agree_with_one_on_hidden_states(tmp_path):
     assert check_that_two_processes_agree_with_one(tmp_path, "dense=pretrained", "distillation=hidden") == ["pdp"]
 
 
+def test_two_processes_agree_with_one_about_an_auxiliary_task(tmp_path):
+    """Together, where every parameter is used in each step, and in turn, where each step leaves a head unused."""
+    auxiliary = ["auxiliary=text_embedded", "auxiliary.label=module", "auxiliary.max_examples=60"]
+    options = [*auxiliary, "auxiliary.batch_size=20", "multi_task.alternate=false,true", "method=magnitude"]
+    assert check_that_two_processes_agree_with_one(tmp_path, *options, "-m") == ["magnitude", "magnitude"]
+
+
 BAD_INPUT = [
     (["method=pdpp"], "method=pdpp: there is no such method; did you mean pdp"),
+    (["auxiliary=digit"], "auxiliary=digit: there is no such auxiliary; did you mean digits"),
+    (["auxiliary.weight=2"], "auxiliary.weight: there is no such option"),
     (["model=resnet21"], "model=resnet21: there is no such model; did you mean resnet"),
     (["dataset=glue/mrcp"], "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
     (["sparsty=0.5"], "sparsty: there is no such option; did you mean sparsity"),

@@ -14,9 +14,11 @@ EXPECTED = {
     "dense": (0.66875, 0.0),
     "gmp": (1.24337, 241243 / 268048),
     "magnitude": (1.12540, 241243 / 268048),
+    "movement": (2.80103, 241243 / 268048),
     "nm": (0.83576, 0.5),
     "pdp": (1.01792, 241243 / 268048),
     "random": (1.61392, 241243 / 268048),
+    "soft_movement": (107.112, pytest.approx(0.5730, abs=1e-3)),
     "sr_ste": (0.82285, 0.5),
     "str": (0.64338, pytest.approx(0.1171, abs=1e-3)),  # learned, so that rounding can move single weights
 }
@@ -25,11 +27,14 @@ EXPECTED = {
 # (|w| - t)(|w| + t) / tau it is 1.002.
 TOLERANCE = {"pdp": 0.03}
 
+STEERED = {"soft_movement": ["optimizer=adamw", "method.score_learning_rate=1"]}  # so that 20 steps are enough
+
 
 @pytest.mark.parametrize("method", METHODS)
 def test_twenty_steps(method, tmp_path):
     overrides = ["dataset.max_examples=200", "batch_size=50", "epochs=5", "dense=none", "logger=none", "device=cpu"]
-    config = compose([f"method={method}", f"output_dir={tmp_path}", *overrides, "training.evaluate_every=5"])
+    overrides += ["training.evaluate_every=5", *STEERED.get(method, [])]
+    config = compose([f"method={method}", f"output_dir={tmp_path}", *overrides])
     folder, summary = experiment.run(config)
     loss, sparsity = EXPECTED[method]
     assert summary["steps"] == 20
