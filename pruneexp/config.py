@@ -80,6 +80,10 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
         config = merged(config, _without(config["dense_run"], given)) | {"dense": "none"}
     if "pattern" not in config["method"] and choices.get("pattern", "unstructured") != "unstructured":
         raise ConfigError(f"pattern={choices['pattern']}: method={choices['method']} takes no pattern; leave it out")
+    if "sparsity" in config["method"] and "budget" not in config["method"] and choices.get("budget") != "global":
+        raise ConfigError(
+            f"budget={choices['budget']}: method={choices['method']} spreads the sparsity itself; leave it out"
+        )
     pattern = config["method"].get("pattern", {})
     if isinstance(pattern.get("n"), int) and isinstance(pattern.get("m"), int) and 1 <= pattern["n"] <= pattern["m"]:
         implied = 1 - pattern["n"] / pattern["m"]

@@ -22,9 +22,11 @@ class Pattern(ABC):
     """A way to make units out of weights.
 
     fixed_sparsity: the sparsity of every layer where the pattern itself sets it, else None and a budget decides.
+    overlap: where units are parts of other units, which cannot be ranked against each other, a message that says which.
     """
 
     fixed_sparsity: float | None = None
+    overlap: str | None = None
 
     @abstractmethod
     def groups(self, weights: Mapping[str, Tensor], model: nn.Module, example: Callable[[], Any]) -> list[Group]:

@@ -77,6 +77,7 @@ def _group(
         gates=[part for module in gated for part in slices[module]],
         switches=[part for module in switched for part in slices[module]],
         norm=norm,
+        kind="channels",
     )
 
 
