@@ -183,6 +183,7 @@ class CoFi(Pruner):
     def _learning(self) -> bool:
         return not self.masks and self._scheduled() > 0
 
+    @torch.compiler.disable  # it depends on the step, and would be compiled again in every one
     def _values(self) -> dict[str, Tensor]:
         """The gates of a forward pass: a sample in training, CoFi's rule in evaluation."""
         if not self._learning():
