@@ -16,9 +16,10 @@ of the authors' code (princeton-nlp/CoFiPruning). Where this differs:
 
 - No gates on the hidden dimensions. Embeddings are trained unless the optimizer is told otherwise.
 - Closing for good. CoFi closes in each layer as many units as their expectation says, a sub-layer where P < 1/2, each
-  alone: rounding a product by its factors can miss the size by far, mostly above the target on little data. Here all
-  units compete by P_layer P_unit and close until the size is met (`Nesting.closest`). In evaluations before that,
-  `validation/*` is of CoFi's rule and `validation_hard/*` of ours at the scheduled sparsity.
+  alone. Rounding a product by its factors, and an expectation that has not settled, can miss the size by far, mostly
+  above the target on little data. Here all units compete by P_layer P_unit and close until the size is met
+  (`Nesting.closest`). In evaluations before that, `validation/*` is of CoFi's rule and `validation_hard/*` of ours at
+  the scheduled sparsity.
 - A unit that stays is scaled by its gate without noise, as in CoFi, where the factor enters the weights.
 - A sub-layer that is closed leaves its residual path and the normalisation after it, as a network computes whose
   weights are zero; CoFi also drops that normalisation.
@@ -169,7 +170,7 @@ class CoFi(Pruner):
             return False
         if step >= self.harden_step:
             self._harden()
-            return True
+            return bool(self.masks)
         self.step = step
         self.cached.clear()
         self.learned.clamp_()
@@ -245,10 +246,10 @@ class CoFi(Pruner):
         if abs(expected - self.target) > TOLERANCE:
             logger.warning(
                 "the gates expect a sparsity of %.4f where pruning ends, and the target is %.4f: the masks are at the "
-                "target, but the network was not trained for it; train longer or raise method.gate_rate and "
-                "method.multiplier_rate",
+                "target, but the network was not trained for it; train longer, or %s method.multiplier_rate",
                 expected,
                 self.target,
+                "raise" if expected < self.target else "lower",
             )
 
     def sparsity(self) -> float:

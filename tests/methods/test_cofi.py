@@ -262,6 +262,15 @@ def test_units_closed_early_stay_closed_and_training_goes_on_with_plain_weights(
     assert torch.equal(logits(model), hard)
 
 
+def test_a_sparsity_of_zero_leaves_the_dense_model():
+    model = bert().train()
+    method = cofi(model, sparsity=0.0, harden_at=0.5)
+    assert not any(method.before_step(step) for step in range(10))
+    assert torch.equal(logits(model), logits(bert()))
+    assert method.finalize() == {}
+    assert torch.equal(logits(model), logits(bert()))
+
+
 def test_kept_units_are_scaled_by_their_value_without_noise():
     model = convnet()
     method = cofi(model, Channel(norm="l2", gate="norm"), inputs=IMAGES, noise=0.0)
@@ -279,6 +288,7 @@ def test_the_log_tells_when_the_gates_were_not_trained_to_the_target(caplog):
         method.before_step(0)
         method.finalize()
         assert "expect a sparsity of 0.1929" in caplog.text
+        assert "raise method.multiplier_rate" in caplog.text
         caplog.clear()
         method = cofi(bert(), sparsity=0.5, noise=0.0)
         with torch.no_grad():
