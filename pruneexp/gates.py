@@ -6,8 +6,9 @@ they were computed from, and so that a group's gates are computed once although 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -40,7 +41,8 @@ class Gates:
     """The gates of a network's groups.
 
     values: group -> gates in [0, 1], shape (units,), as of the last forward pass. closed: group -> 1 for units that
-    are on and 0 for those that are off, in place of soft gates while it has an entry.
+    are on and 0 for those that are off, in place of soft gates while it has an entry. frozen: group -> soft gates that
+    stand in for the computed ones while it has an entry, also beside closed units.
     """
 
     def __init__(self, groups: Iterable[SliceGroup], compute: Compute) -> None:
@@ -48,6 +50,7 @@ class Gates:
         self.compute = compute
         self.values: dict[str, Tensor] = {}
         self.closed: dict[str, Tensor] = {}
+        self.frozen: dict[str, Tensor] = {}
         self.handle: RemovableHandle | None = None
         self.parametrizations: dict[str, Gate] = defaultdict(lambda: Gate(self))
         for group in groups:
@@ -58,7 +61,7 @@ class Gates:
 
     def watch(self, network: nn.Module) -> None:
         """Computes the gates before every forward pass of the network from now on."""
-        self.handle = network.register_forward_pre_hook(lambda *_: self._refresh())
+        self.handle = network.register_forward_pre_hook(lambda *_: self.refresh())
 
     def close(self) -> None:
         """Stops watching; the gates are open."""
@@ -66,7 +69,17 @@ class Gates:
             self.handle.remove()
         self.values.clear()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Computes the gates, as before a forward pass."""
         self.values.clear()
-        if not self.closed:
+        if self.frozen:
+            self.values.update(self.frozen)
+        elif not self.closed:
             self.values.update(self.compute())
+
+    @torch.no_grad()
+    def fold_(self, parameters: Mapping[str, Tensor]) -> None:
+        """Multiplies stored parameters, by dense name, with the gates of this moment, in place."""
+        self.refresh()
+        for name, gate in self.parametrizations.items():
+            parameters[name].copy_(gate(parameters[name]))

@@ -20,11 +20,13 @@ from pruneexp.selection import keep_largest
 class Group(ABC):
     """Units that compete with each other.
 
-    name: of the group, unique in a network. parameters: dense names of all parameters that its units have weights in.
-    unit_size: the weights in each unit. unit_count: the units, of all rows together. row_units: the units of a row.
+    name: of the group, unique in a network. kind: what its units are, for messages and figures. parameters: dense names
+    of all parameters that its units have weights in. unit_size: the weights in each unit. unit_count: the units, of all
+    rows together. row_units: the units of a row.
     """
 
     name: str
+    kind: str = "units"
     parameters: tuple[str, ...]
     unit_size: int
     unit_count: int
@@ -101,9 +103,11 @@ class SliceGroup(Group):
         gates: Iterable[Slice],
         switches: Iterable[Slice] | None = None,
         norm: "Norm",
+        kind: str = "units",
     ) -> None:
         """tensors: the parameters by name. switches: None for the gates."""
         self.name = name
+        self.kind = kind
         gates = list(gates)
         self.slices, self.scored, self.gates, self.switches = (
             tuple(Slice(part.parameter, part.dim, part.unit.to(tensors[part.parameter].device)) for part in parts)

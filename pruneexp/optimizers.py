@@ -62,7 +62,12 @@ class Recipe(ABC):
         """A new optimizer over parameter groups that each have `params`, `lr` and `weight_decay`."""
 
     def build(self, model: nn.Module, extra_groups: Iterable[dict] = ()) -> torch.optim.Optimizer:
-        """The optimizer of a model. extra_groups: a method's own; their parameters are left out of the model's."""
+        """The optimizer of a model and of a method's own parameters, which are left out of the model's groups.
+
+        extra_groups: the method's, with keys as torch's optimizers have them: `params`; `lr`, at its peak, the recipe's
+        by default; `weight_decay`, 0 by default; `maximize`. Besides, `scheduled`: False for a constant rate; `adam`:
+        True for Adam whatever the recipe is, for parameters whose gradients have no natural scale.
+        """
         extra = [{"lr": self.learning_rate, "weight_decay": 0.0, **group} for group in extra_groups]
         taken = {id(parameter) for group in extra for parameter in group["params"]}
         decayed, undecayed = [], []
@@ -78,13 +83,17 @@ class Recipe(ABC):
         groups = [group for group in groups if group["params"]]
         for group in groups:
             group["peak_lr"] = group["lr"]
-        return self.optimizer(groups)
+        kinds: dict[bool, list[dict]] = {False: [], True: []}
+        for group in groups:
+            kinds[group.pop("adam", False)].append(group)
+        optimizer = self.optimizer(kinds[False])
+        return Joined([optimizer, torch.optim.AdamW(kinds[True])]) if kinds[True] else optimizer
 
     def set_rate_(self, optimizer: torch.optim.Optimizer, step: int, total_steps: int) -> None:
         """Sets the learning rate of a step in place, in every group."""
         factor = self.factor(step, total_steps)
         for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+            group["lr"] = group["peak_lr"] * (factor if group.get("scheduled", True) else 1.0)
 
     def factor(self, step: int, total_steps: int) -> float:
         """The learning rate of a step over its peak, in [0, 1]."""
@@ -99,6 +108,34 @@ class Recipe(ABC):
         if self.schedule == "step":
             return self.gamma ** sum(step >= milestone * total_steps for milestone in self.milestones)
         return 1.0
+
+
+class Joined(torch.optim.Optimizer):
+    """Several optimizers as one, with the groups and the state of all."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        """parts: each with groups of its own."""
+        self.parts: list[torch.optim.Optimizer] = []
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+        self._share()
+
+    def step(self, closure: None = None) -> None:
+        """A step of each."""
+        for part in self.parts:
+            part.step()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes back what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._share()
+
+    def _share(self) -> None:
+        """Lets the parts work on this optimizer's groups, in order, and on its state."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
 
 
 class SGD(Recipe):

@@ -22,11 +22,13 @@ class Pattern(ABC):
     """A way to make units out of weights.
 
     fixed_sparsity: the sparsity of every layer where the pattern itself sets it, else None and a budget decides.
-    single_weights: whether each unit is one weight, in the order of the tensor, and all of a tensor compete.
+    single_weights: whether each unit is one weight, in the order of the tensor, and all of a tensor compete. overlap:
+    where units are parts of other units, which cannot be ranked against each other, a message that says which.
     """
 
     fixed_sparsity: float | None = None
     single_weights = False
+    overlap: str | None = None
 
     @abstractmethod
     def groups(self, weights: Mapping[str, Tensor], model: nn.Module, example: Callable[[], Any]) -> list[Group]:

@@ -62,13 +62,13 @@ class Transformer(Pattern):
         ranks them, a name of `pruneexp.groups.Norm`, over all their weights.
 
         Raises:
-            ValueError: no or an unknown kind of unit, kinds that contain each other, or an unknown norm.
+            ValueError: no or an unknown kind of unit, or an unknown norm.
         """
         if not units or set(units) - set(UNITS) or len(set(units)) < len(units):
             raise ValueError(f"pattern.units={units}: want a list of {', '.join(UNITS)}, each at most once")
-        for part, whole in (("heads", "attention_layers"), ("ffn", "ffn_layers")):
-            if part in units and whole in units:
-                raise ValueError(f"pattern.units={units}: {part} are part of {whole}; take one of the two")
+        parts = [pair for pair in (("heads", "attention_layers"), ("ffn", "ffn_layers")) if set(pair) <= set(units)]
+        if parts:
+            self.overlap = f"pattern.units={units}: {parts[0][0]} are part of {parts[0][1]}"
         self.units = units
         self.norm = Norm(norm)
 
@@ -83,5 +83,27 @@ class Transformer(Pattern):
                 f"pattern.units={self.units}: {type(model).__name__} has no encoder layers named as in BERT, RoBERTa "
                 "or DistilBERT; take another model or pattern=unstructured"
             )
-        groups = [group for kind in self.units for group in unit_groups(model, kind, self.norm)]
-        return [group for group in groups if all(part.parameter in weights for part in group.scored)]
+        return [group for kind in self.units for group in unit_groups(model, kind, self.norm, weights)]
+
+
+class Structured(Pattern):
+    """The whole units of any network: channels where it reads images, those of its encoder where it reads texts."""
+
+    def __init__(self, *, units: list[str], norm: str, gate: str) -> None:
+        """units: as of `Transformer`. norm: of both. gate: as of `Channel`.
+
+        Raises:
+            ValueError: as of both.
+        """
+        self.channel = Channel(norm=norm, gate=gate)
+        self.transformer = Transformer(units=units, norm=norm)
+        self.overlap = self.transformer.overlap
+
+    def groups(self, weights: Mapping[str, Tensor], model: nn.Module, example: Callable[[], Any]) -> list[Group]:
+        """The groups of the pattern that fits the network.
+
+        Raises:
+            ValueError: as of that pattern.
+        """
+        pattern = self.channel if isinstance(example(), Tensor) else self.transformer
+        return pattern.groups(weights, model, example)

@@ -149,7 +149,10 @@ class Trainer:
         state = self.run.restore(self.accelerator.device)
         self.method.setup(self.model, self._setting())
         self.parameters = {name: stored_parameter(self.model, name) for name in self.method.weights}
-        optimizer = self.recipe.build(self.trained, self.method.param_groups())
+        own_groups = self.method.param_groups()
+        optimizer = self.recipe.build(self.trained, own_groups)
+        known = {id(parameter) for parameter in self.trained.parameters()}
+        self.own = [p for group in own_groups for p in group["params"] if id(p) not in known]
         self.ema = EMA(self.trained, self.settings.ema_decay) if self.settings.ema_decay is not None else None
         if state is not None:
             self.trained.load_state_dict(state["model"])
@@ -205,6 +208,7 @@ class Trainer:
             self._masks_changed()
         self.recipe.set_rate_(self.optimizer, self.step, self.timeline.total_steps)
         loss = self._backward(batch)
+        self._average_own_gradients()
         if self.method.on_grads(self.step):
             self._masks_changed()
         mask_gradients_(self.parameters, self.method.masks)
@@ -235,6 +239,13 @@ class Trainer:
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
+
+    def _average_own_gradients(self) -> None:
+        """Averages over processes the gradients of the method's own parameters, as DDP does those of the model."""
+        if self.accelerator.num_processes > 1:
+            for parameter in self.own:
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
     def _masks_changed(self) -> None:
         """Makes optimizer and weights obey new masks, and makes sure that all processes have the same."""

@@ -75,6 +75,7 @@ def test_every_class_has_a_config(group):
         (["batch_size=0"], "batch_size=0: must be at least 1"),
         (["label_smoothing=1"], "label_smoothing=1: must be in [0, 1)"),
         (["force=2"], "force=2: want true or false"),
+        (["method=cofi", "budget=erk"], "budget=erk: method=cofi takes no budget; leave it out"),
     ],
 )
 def test_impossible_top_level_values(overrides, message):
@@ -95,6 +96,9 @@ def test_impossible_top_level_values(overrides, message):
         (["schedule.end=2"], "schedule.end=2: want"),
         (["+method.colour=red"], "method.colour=red: no such option of PDP"),
         (["exclude=[1]"], "want a list of text"),
+        (["method=cofi", "pattern=unstructured"], "pattern=Unstructured: CoFi has gates on whole units"),
+        (["method=cofi", "method.gate.low=1"], "gate.low=1, gate.high=1.1: want low < 0"),
+        (["method=gmp", "pattern=structured"], "heads are part of attention_layers, and this method ranks units"),
     ],
 )
 def test_impossible_method_options(overrides, message):

@@ -100,3 +100,23 @@ def test_closing_opens_the_gates_and_stops_computing():
     assert not model(inputs).equal(expected)
     gates.close()
     assert torch.equal(model(inputs), expected)
+
+
+def test_frozen_gates_stand_in_for_the_computed_ones_beside_closed_units():
+    model, inputs = network(), torch.randn(5, 3).double()
+    soft, keep = torch.tensor([0.5, 0.5, 0.25, 1.0]).double(), torch.tensor([True, False, True, False])
+    expected = model[2](model[1](model[0](inputs)) * soft * keep)
+    gates = Gates([hidden_units(model)], lambda: {"hidden": torch.zeros(4).double()})
+    attach(model, gates)
+    gates.frozen["hidden"], gates.closed["hidden"] = soft, keep
+    assert torch.allclose(model(inputs), expected)
+
+
+def test_folding_multiplies_the_gates_into_the_parameters():
+    model, values = network(), torch.tensor([1.0, 0.5, 0.0, 0.25]).double()
+    gates = Gates([hidden_units(model)], lambda: {"hidden": values})
+    parameters = dict(model.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    gates.fold_(parameters)
+    assert torch.equal(model[2].weight, before["2.weight"] * values)
+    assert torch.equal(model[0].weight, before["0.weight"])

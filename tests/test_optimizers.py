@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -62,6 +63,54 @@ def test_a_methods_own_parameters_have_their_own_rate_and_no_decay():
     own = optimizer.param_groups[-1]
     assert (own["lr"], own["weight_decay"], own["maximize"]) == (pytest.approx(0.5), 0.0, True)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi / 2)))
+
+
+def joined():
+    """A weight under SGD, a gate under Adam at a constant rate, and a multiplier that ascends."""
+    model, gate, multiplier = nn.Linear(1, 1, bias=False), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    groups = [
+        {"params": [gate], "lr": 0.5, "adam": True, "scheduled": False},
+        {"params": [multiplier], "lr": 0.25, "adam": True, "scheduled": False, "maximize": True},
+    ]
+    recipe = sgd(schedule="linear", weight_decay=0.0)
+    return recipe, recipe.build(model, groups), [model.weight, gate, multiplier]
+
+
+def steps(recipe, optimizer, parameters, which):
+    for step in which:
+        recipe.set_rate_(optimizer, step, 10)
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 1e-3 * (step + 1))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_parameters_may_have_adam_at_a_constant_rate_whatever_the_recipe_is():
+    recipe, optimizer, parameters = joined()
+    start = parameters[0].item()
+    steps(recipe, optimizer, parameters, [5])
+    weight, gate, multiplier = parameters
+    assert weight.item() == pytest.approx(start - 0.1 * 0.5 * 6e-3)  # half of the peak rate at step 5 of 10
+    assert gate.tolist() == pytest.approx([-0.5] * 2, rel=1e-4)  # Adam's first step is the rate, against the gradient
+    assert multiplier.item() == pytest.approx(0.25, rel=1e-4)  # and along it
+    assert all(parameter.grad is None for parameter in parameters)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5, 0.25]
+
+
+def test_joined_optimizers_resume_where_they_stood():
+    recipe, optimizer, steady = joined()
+    first = [parameter.detach().clone() for parameter in steady]
+    steps(recipe, optimizer, steady, range(3))
+    saved, values = copy.deepcopy(optimizer.state_dict()), [parameter.detach().clone() for parameter in steady]
+    steps(recipe, optimizer, steady, range(3, 6))
+    recipe, optimizer, resumed = joined()
+    optimizer.load_state_dict(saved)
+    with torch.no_grad():
+        for parameter, value in zip(resumed, values, strict=True):
+            parameter.copy_(value)
+    steps(recipe, optimizer, resumed, range(3, 6))
+    assert all(torch.equal(one, other) for one, other in zip(steady, resumed, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(steady, first, strict=True))
 
 
 @pytest.mark.parametrize(

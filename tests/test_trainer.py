@@ -11,7 +11,7 @@ from pruneexp import experiment
 from pruneexp.cli import compose
 from pruneexp.config import ConfigError
 from pruneexp.runs import Run
-from pruneexp.trainer import TrainingError, micro_batches
+from pruneexp.trainer import Trainer, TrainingError, micro_batches
 
 SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "dense=none", "logger=none", "device=cpu"]
 TEXT = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd", "method=magnitude"]
@@ -38,6 +38,40 @@ def test_accumulation_gives_the_same_weights(tmp_path):
     assert whole != pieces
     for name, tensor in weights(whole).items():
         assert torch.allclose(tensor, weights(pieces)[name], atol=1e-5), name
+
+
+def test_gradients_of_parameters_outside_the_model_are_averaged_over_processes():
+    class Other:
+        """Another process that has a gradient of 0 everywhere."""
+
+        num_processes = 2
+
+        def reduce(self, tensor, reduction):
+            return {"mean": tensor / 2, "sum": tensor}[reduction]
+
+    trainer = Trainer.__new__(Trainer)
+    trainer.accelerator = Other()
+    used, unused = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
+    trainer.own = [used, unused]
+    used.grad = torch.tensor([2.0, -4.0])
+    trainer._average_own_gradients()
+    assert used.grad.tolist() == [1.0, -2.0]
+    assert unused.grad is None
+
+
+def test_only_parameters_outside_the_model_are_averaged_by_the_trainer(tmp_path, monkeypatch):
+    seen = {}
+    train = experiment.Trainer._train_step
+    monkeypatch.setattr(
+        experiment.Trainer, "_train_step", lambda self, batch: (seen.update(own=list(self.own)), train(self, batch))
+    )
+    run(tmp_path, "method=cofi")
+    assert sorted(parameter.numel() for parameter in seen["own"]) == [
+        2,
+        400,
+    ]  # multipliers; 3 x (16 + 32 + 64) channels in blocks, 64 between
+    run(tmp_path, "method=pdp")
+    assert seen["own"] == []
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,10 @@ class Method:
         """Called once, before compilation and DDP: choose what to prune, attach parametrizations."""
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups of the method's own parameters: `params`, and `lr`, `weight_decay`, `maximize` if other."""
+        """Optimizer groups of the method's own parameters, the keys as of `pruneexp.optimizers.Recipe.build`.
+
+        Their gradients are averaged over processes, also those of parameters that are not in the model.
+        """
         return []
 
     def penalty(self) -> Tensor | float:
@@ -132,7 +135,12 @@ class Method:
 
 
 class Pruner(Method):
-    """What methods share that prune to a target sparsity: pattern, budget, schedule, and what is left alone."""
+    """What methods share that prune to a target sparsity: pattern, budget, schedule, and what is left alone.
+
+    takes_overlap: whether units may be parts of other units; not where units are ranked.
+    """
+
+    takes_overlap = False
 
     def __init__(
         self, *, sparsity: float, pattern: Pattern, budget: Budget, schedule: Schedule, exclude: list[str]
@@ -143,11 +151,13 @@ class Pruner(Method):
         patterns over parameter names.
 
         Raises:
-            ValueError: the sparsity is out of its range.
+            ValueError: the sparsity is out of its range, or units of the pattern overlap that are to be ranked.
         """
         super().__init__()
         if not 0 <= sparsity < 1:
             raise ValueError(f"sparsity={sparsity}: must be in [0, 1), the fraction of prunable weights to remove")
+        if pattern.overlap and not self.takes_overlap:
+            raise ValueError(f"{pattern.overlap}, and this method ranks units; take one of the two, or method=cofi")
         self.target = sparsity
         self.pattern = pattern
         self.budget = budget
@@ -161,6 +171,10 @@ class Pruner(Method):
         self.timeline = setting.timeline
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)
+        self.check_target()
+
+    def check_target(self) -> None:
+        """Raises ValueError if the groups cannot reach the target."""
         if self.pattern.fixed_sparsity is None:
             counts = {name: group.unit_count for name, group in self.groups.items()}
             self.budget.check(counts, self.target, self._unit_sizes())

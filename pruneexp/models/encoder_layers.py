@@ -4,7 +4,7 @@ Encoders are known by the names of their modules: those of BERT (also RoBERTa, E
 DistilBERT, as in transformers 5.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import torch
@@ -61,42 +61,49 @@ def encoder_layers(network: nn.Module) -> list[EncoderLayer]:
     return layers
 
 
-def unit_groups(network: nn.Module, kind: str, norm: Norm) -> list[SliceGroup]:
+def unit_groups(network: nn.Module, kind: str, norm: Norm, weights: Container[str] | None = None) -> list[SliceGroup]:
     """The groups of one kind of unit of an encoder.
 
     kind: "heads", a group for each layer's attention heads; "ffn", one for each layer's FFN units; "attention_layers"
-    and "ffn_layers", one group of the sub-layers of all layers.
+    and "ffn_layers", one group of the sub-layers of all layers. weights: names of the weights that may be pruned, None
+    for all; a sub-layer with any other weight is left out.
 
     Where a unit is scaled: heads at the columns of the attention's output projection, FFN units at those of the FFN's,
     sub-layers at these projections with their biases.
     """
     parameters = dict(network.named_parameters())
-    layers = encoder_layers(network)
+    modules_of = _attention_modules if kind in ("heads", "attention_layers") else _ffn_modules
+    layers = [
+        layer
+        for layer in encoder_layers(network)
+        if weights is None or all(f"{module}.weight" in weights for module in modules_of(layer))
+    ]
     if kind in ("heads", "ffn"):
         builder: Callable[..., SliceGroup] = _heads if kind == "heads" else _ffn_units
         return [builder(layer, parameters, norm) for layer in layers]
-    builder = _attention_slices if kind == "attention_layers" else _ffn_slices
-    return [_sub_layers(kind, [builder(layer) for layer in layers], parameters, norm)] if layers else []
+    return [_sub_layers(kind, [modules_of(layer) for layer in layers], parameters, norm)] if layers else []
 
 
 def _heads(layer: EncoderLayer, parameters: dict[str, nn.Parameter], norm: Norm) -> SliceGroup:
     width = parameters[f"{layer.query}.weight"].shape[0]
     unit = torch.arange(width) // layer.head_size
     rows = [(f"{module}.{leaf}", 0) for module in (layer.query, layer.key, layer.value) for leaf in ("weight", "bias")]
-    return _columns_group(rows, (f"{layer.attention_output}.weight", 1), unit, parameters, norm)
+    return _columns_group("heads", rows, (f"{layer.attention_output}.weight", 1), unit, parameters, norm=norm)
 
 
 def _ffn_units(layer: EncoderLayer, parameters: dict[str, nn.Parameter], norm: Norm) -> SliceGroup:
     unit = torch.arange(parameters[f"{layer.ffn_input}.weight"].shape[0])
     rows = [(f"{layer.ffn_input}.{leaf}", 0) for leaf in ("weight", "bias")]
-    return _columns_group(rows, (f"{layer.ffn_output}.weight", 1), unit, parameters, norm)
+    return _columns_group("ffn", rows, (f"{layer.ffn_output}.weight", 1), unit, parameters, norm=norm)
 
 
 def _columns_group(
+    kind: str,
     rows: list[tuple[str, int]],
     columns: tuple[str, int],
     unit: torch.Tensor,
     parameters: dict[str, nn.Parameter],
+    *,
     norm: Norm,
 ) -> SliceGroup:
     """Units of rows of some matrices and columns of one, where they are scaled."""
@@ -108,30 +115,29 @@ def _columns_group(
         scored=[part for part in slices if part.parameter.endswith(".weight")],
         gates=slices[-1:],
         norm=norm,
+        kind=kind,
     )
 
 
-def _attention_slices(layer: EncoderLayer) -> tuple[list[str], str]:
-    return [layer.query, layer.key, layer.value, layer.attention_output], layer.attention_output
+def _attention_modules(layer: EncoderLayer) -> list[str]:
+    return [layer.query, layer.key, layer.value, layer.attention_output]
 
 
-def _ffn_slices(layer: EncoderLayer) -> tuple[list[str], str]:
-    return [layer.ffn_input, layer.ffn_output], layer.ffn_output
+def _ffn_modules(layer: EncoderLayer) -> list[str]:
+    return [layer.ffn_input, layer.ffn_output]
 
 
-def _sub_layers(
-    kind: str, layers: list[tuple[list[str], str]], parameters: dict[str, nn.Parameter], norm: Norm
-) -> SliceGroup:
-    """One unit for each sub-layer. layers: the modules of each, and the one whose output is scaled."""
+def _sub_layers(kind: str, layers: list[list[str]], parameters: dict[str, nn.Parameter], norm: Norm) -> SliceGroup:
+    """One unit for each sub-layer. layers: the modules of each, the one last whose output is scaled."""
     slices, gates = [], []
-    for unit, (modules, gated) in enumerate(layers):
+    for unit, modules in enumerate(layers):
         for module in modules:
             for leaf in ("weight", "bias"):
                 name = f"{module}.{leaf}"
                 if name in parameters:
                     part = Slice(name, 0, torch.full((parameters[name].shape[0],), unit))
                     slices.append(part)
-                    if module == gated:
+                    if module == modules[-1]:
                         gates.append(part)
     return SliceGroup(
         kind,
@@ -140,4 +146,5 @@ def _sub_layers(
         scored=[part for part in slices if part.parameter.endswith(".weight")],
         gates=gates,
         norm=norm,
+        kind=kind,
     )

@@ -122,6 +122,7 @@ def _group(
         gates=[part for name in gated for part in slices[name]],
         switches=[part for name in switched for part in slices[name]],
         norm=norm,
+        kind="channels",
     )
 
 

@@ -211,8 +211,8 @@ def test_sub_layers_go_as_a_whole():
 
 
 def test_units_that_contain_each_other_are_refused():
-    with pytest.raises(ValueError, match=r"heads are part of attention_layers"):
-        Transformer(units=["heads", "attention_layers"], norm="l2")
+    with pytest.raises(ValueError, match=r"heads are part of attention_layers, and this method ranks units"):
+        pdp(bert(), Transformer(units=["heads", "attention_layers"], norm="l2"), inputs=TOKENS)
     with pytest.raises(ValueError, match=r"pattern\.units=\['tails'\]"):
         Transformer(units=["tails"], norm="l2")
 

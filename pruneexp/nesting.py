@@ -1,0 +1,174 @@
+"""Units in units: attention heads in attention sub-layers, FFN units in FFN sub-layers, and what a choice leaves.
+
+All units of all groups stand in one row, in the order of the groups. A unit that holds a whole group of others (a
+sub-layer its heads) is its *holder*; a weight of an inner unit stays only if both are kept. Holders are not held
+themselves.
+"""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from pruneexp.groups import SliceGroup, merged
+from pruneexp.masks import Masks, count_to_prune
+
+
+class Nesting:
+    """The row of units.
+
+    holder: index of the unit that holds each, -1 for none, shape (units,). own: weights of each that no unit inside it
+    has, int64, shape (units,); all of a head's, but of an attention sub-layer only the bias of its output.
+    """
+
+    def __init__(self, groups: Iterable[SliceGroup], total: int) -> None:
+        """total: the weights that sparsity is a fraction of, those in no unit included."""
+        self.groups = {group.name: group for group in groups}
+        self.total = total
+        self.counts = [group.unit_count for group in self.groups.values()]
+        device = next(iter(self.groups.values())).slices[0].unit.device
+        starts = dict(zip(self.groups, torch.tensor([0, *self.counts]).cumsum(0).tolist(), strict=False))
+        self.holder = torch.full((sum(self.counts),), -1, device=device)
+        self.own = torch.cat([torch.full((group.unit_count,), group.unit_size) for group in self.groups.values()])
+        self.own = self.own.to(device)
+        for name, (outer, unit) in self._held().items():
+            inner, holder = self.groups[name], starts[outer] + unit
+            self.holder[starts[name] : starts[name] + inner.unit_count] = holder
+            self.own[holder] -= inner.unit_size * inner.unit_count
+        self.is_holder = torch.zeros_like(self.holder, dtype=torch.bool)
+        self.is_holder[self.holder[self.holder >= 0]] = True
+
+    def _held(self) -> dict[str, tuple[str, int]]:
+        """Group -> the other group and its unit that have all the group's parameters."""
+        whole = {  # group -> parameter -> the one unit that has all of it
+            name: {
+                part.parameter: int(part.unit[0])
+                for part in group.slices
+                if part.unit[0] >= 0 and bool((part.unit == part.unit[0]).all())
+            }
+            for name, group in self.groups.items()
+        }
+        held: dict[str, tuple[str, int]] = {}
+        for name, group in self.groups.items():
+            for outer, units in whole.items():
+                if outer != name and held.get(outer, ("",))[0] != name:
+                    found = {units.get(parameter) for parameter in group.parameters}
+                    if len(found) == 1 and None not in found:
+                        held[name] = (outer, found.pop())
+        return held
+
+    def split(self, row: Tensor) -> dict[str, Tensor]:
+        """Group -> its part of a row, shape (units of the group,)."""
+        return dict(zip(self.groups, row.split(self.counts), strict=True))
+
+    def joint(self, openness: Tensor) -> Tensor:
+        """The probability that a unit and its holder are open, from each one's own, shape (units,)."""
+        return openness * torch.cat([openness, openness.new_ones(1)])[self.holder]
+
+    def sparsity(self, openness: Tensor) -> Tensor:
+        """The expected fraction of the weights that is pruned, a scalar in [0, 1]; differentiable.
+
+        openness: probability that each unit is open, 0 or 1 for a decided one, shape (units,).
+
+        CoFi's code counts 4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (of d features), which
+        spreads the bias of the attention's output over the heads and forgets that of the FFN's output, though both are
+        in its total. Here they belong to the sub-layer. Both agree up to 2 d weights in a layer.
+        """
+        return ((1 - self.joint(openness)) * self.own.to(openness.dtype)).sum() / self.total
+
+    def pruned(self, keep: Tensor) -> int:
+        """The number of weights that are pruned where `keep` (bool, (units,)) is False."""
+        return int(self.own[~self.joint(keep)].sum())
+
+    def masks(self, keep: Tensor) -> Masks:
+        """The masks of the units that are kept, bool (units,)."""
+        parts = self.split(keep)
+        return merged(group.masks(parts[name][None]) for name, group in self.groups.items())
+
+    def without_empty_holders(self, keep: Tensor) -> Tensor:
+        """`keep`, with holders closed that hold no unit that is kept."""
+        used = torch.zeros_like(self.is_holder)
+        used[self.holder[keep & (self.holder >= 0)]] = True
+        return keep & (used | ~self.is_holder)
+
+    def most(self) -> int:
+        """The largest number of weights that can be pruned: all, but one unit of each group without a holder."""
+        return int(self.own.sum()) - sum(
+            int(own[0]) for own, holder, outer in self._by_group() if holder[0] < 0 and not outer.any()
+        )
+
+    def _by_group(self) -> Iterable[tuple[Tensor, ...]]:
+        return zip(*(row.split(self.counts) for row in (self.own, self.holder, self.is_holder)), strict=True)
+
+    def closest(self, openness: Tensor, sparsity: float) -> Tensor:
+        """Which units to keep, bool (units,), to come as close to a sparsity as whole units allow.
+
+        Closed are the units with the smallest joint openness, of equals the later one. A unit larger than what is
+        missing is passed over; where something is missing in the end, one of them is closed if that comes closer, once
+        smaller ones are opened again for what it closes too much. A holder closes with the last unit in it; a group
+        without a holder keeps its best unit.
+        """
+        order = self.joint(openness).argsort(descending=True, stable=True).flip(0)
+        order = order[~self.is_holder[order]].tolist()
+        best = _Choice(self, count_to_prune(sparsity, self.total))
+        best.close(order)
+        closable = [unit for unit in order if best.keep[unit] and best.price(unit) < math.inf]
+        for unit in {*closable[:1], min(closable, key=best.price)} if closable and best.missing else ():
+            other = best.copy()
+            other.close([unit], beyond=True)
+            other.open(reversed(order))
+            if abs(other.missing) < abs(best.missing):
+                best = other
+        return self.without_empty_holders(torch.tensor(best.keep, device=openness.device))
+
+
+class _Choice:
+    """Units that are kept, and the weights that are missing to a target."""
+
+    def __init__(self, nesting: Nesting, missing: int) -> None:
+        self.own, self.holder = nesting.own.tolist(), nesting.holder.tolist()
+        group_of = [group for group, count in enumerate(nesting.counts) for _ in range(count)]
+        # Units whose last one matters: those of one holder, which closes with it, or those of one group without.
+        self.team = [outer if outer >= 0 else -1 - group for outer, group in zip(self.holder, group_of, strict=True)]
+        self.alive = Counter(self.team)
+        self.keep = [True] * len(self.own)
+        self.missing = missing
+
+    def copy(self) -> "_Choice":
+        other = copy.copy(self)
+        other.alive, other.keep = self.alive.copy(), list(self.keep)
+        return other
+
+    def price(self, unit: int) -> float:
+        """The weights that closing a unit prunes; infinite where it has to stay."""
+        if self.alive[self.team[unit]] > 1:
+            return self.own[unit]
+        return self.own[unit] + self.own[self.holder[unit]] if self.holder[unit] >= 0 else math.inf
+
+    def close(self, order: Iterable[int], *, beyond: bool = False) -> None:
+        """Closes, in this order, the units that fit into what is missing; beyond: also those that do not."""
+        for unit in order:
+            if self.missing <= 0:
+                return
+            price = self.price(unit)
+            if self.keep[unit] and (price <= self.missing or beyond):
+                self.keep[unit] = False
+                self.alive[self.team[unit]] -= 1
+                self.missing -= price
+
+    def open(self, order: Iterable[int]) -> None:
+        """Opens closed units again, in this order, that fit into what is closed too much."""
+        for unit in order:
+            if self.missing >= 0:
+                return
+            if not self.keep[unit]:
+                self.alive[self.team[unit]] += 1
+                price = self.price(unit)
+                if price <= -self.missing:
+                    self.keep[unit] = True
+                    self.missing += price
+                else:
+                    self.alive[self.team[unit]] -= 1
