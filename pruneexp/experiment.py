@@ -231,7 +231,7 @@ def summarise(
     """The summary of a trained model whose saved weights `trainer.model` holds, and layers.csv beside it."""
     config, model, splits = this_run.config, trainer.model, trainer.splits
     state = model.state_dict()
-    counted = macs(model, example_inputs(splits))
+    counted = macs(model, example_inputs(splits, model))
     if this_run.is_main:
         write_table(this_run.folder / "layers.csv", sparsity_table(model, masks, macs=counted.per_weight))
     parameters = dict(model.named_parameters())
@@ -257,7 +257,7 @@ def summarise(
         "macs": {
             "dense": counted.total,
             "effective": effective(counted, parameters),
-            "tokens": COUNTED_TOKENS if splits.info.kind == "text" else None,
+            "tokens": counted_tokens(model) if splits.info.kind == "text" else None,
         },
         "size_bytes": {"dense": size_bytes(state), "compressed": compressed_bytes(state, masks)},
         "examples": _examples(splits),
@@ -289,13 +289,18 @@ def _examples(splits: Splits) -> dict[str, int]:
     return {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
 
 
-def example_inputs(splits: Splits) -> Any:
-    """The inputs of one example, for counting: a test image, or a text of COUNTED_TOKENS tokens."""
+def example_inputs(splits: Splits, model: nn.Module) -> Any:
+    """The inputs of one example, for counting: a test image, or a text of `counted_tokens(model)` tokens."""
     batch = next(iter(splits.test.serve([Draw(torch.zeros(1, dtype=torch.int64), slice(0, 1), None)])))
     inputs = batch["inputs"]
     if isinstance(inputs, dict):
-        return {key: value[:, :1].repeat(1, COUNTED_TOKENS) for key, value in inputs.items()}
+        return {key: value[:, :1].repeat(1, counted_tokens(model)) for key, value in inputs.items()}
     return inputs
+
+
+def counted_tokens(model: nn.Module) -> int:
+    """COUNTED_TOKENS, or as many as the model can read."""
+    return min(COUNTED_TOKENS, getattr(getattr(model, "config", None), "max_position_embeddings", COUNTED_TOKENS))
 
 
 def load(folder: str | Path) -> nn.Module:

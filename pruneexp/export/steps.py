@@ -133,7 +133,7 @@ def _row(name: str, network: nn.Module, source: Source, device: torch.device) ->
     network.to(device)
     draws = eval_draws(len(source.splits.test), batch_size=EVALUATED_AT_ONCE)
     score = source.task.evaluate(network, source.splits.test.serve(draws))[source.task.headline]
-    counted = macs(network, example_inputs(source.splits)).total
+    counted = macs(network, example_inputs(source.splits, network)).total
     network.cpu()
     return {
         "model": name,
@@ -152,7 +152,7 @@ def _latency(source: Source, shrunk: Shrunk, folder: Path, device: torch.device,
         variants |= {f"{name}, compiled": compiled(network) for name, network in networks.items()}
     if (folder / FILES["onnx"]).is_file() and device.type == "cpu":
         variants["shrunk, onnx"] = onnx(folder / FILES["onnx"])
-    example = example_inputs(source.splits)
+    example = example_inputs(source.splits, source.network)
     try:
         measured = latencies(variants, example, batch_sizes=timing.batch_sizes, runs=timing.runs)
     except Exception as error:  # of the compiler, or of what it needs on this machine
