@@ -205,11 +205,19 @@ def _config_message(error: Exception) -> str:
     return " ".join(message.split())
 
 
+MANY = 40
+"""More names than this are no help in a message."""
+
+
 def _suggestion(wrong: str, options: Collection[str]) -> str:
     close = difflib.get_close_matches(wrong, sorted(options), n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"want one of {', '.join(sorted(options)[:40])}" if options else "prune-run --help lists what there is"
+    if not options:
+        return "prune-run --help lists what there is"
+    if len(options) > MANY:
+        return "the same command with --cfg job, and without this option, shows all there are"
+    return f"want one of {', '.join(sorted(options))}"
 
 
 def _known_keys() -> list[str]:

@@ -215,5 +215,5 @@ def test_the_test_split_is_read_after_training_only(tmp_path, monkeypatch):
 
 
 def test_macs_are_those_of_the_longest_text_that_a_model_can_read(tmp_path):
-    _, summary = run(tmp_path, *TEXT, "model.positions=48", "epochs=1")
+    _, summary = run(tmp_path, *TEXT, "model.positions=48", "dataset.max_length=48", "epochs=1")
     assert summary["macs"]["tokens"] == 48
