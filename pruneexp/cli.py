@@ -201,7 +201,7 @@ def _config_message(error: Exception) -> str:
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", message)
     if unknown:
         key = unknown.group(1) or unknown.group(2)
-        return f"{key}: there is no such option; " + _suggestion(key, _known_keys())
+        return f"{key}: there is no such option; " + _suggestion(key, [*_known_keys(), *_choices()])
     return " ".join(message.split())
 
 
