@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pruneexp.models.channels import channel_groups
+from pruneexp.surgery.channel_groups import channel_groups
 
 from pruneexp.groups import Norm, Slice, SliceGroup
 from pruneexp.masks import zeros
