@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pruneexp.surgery.channel_groups import channel_groups
 
 from pruneexp.groups import Norm, Slice, SliceGroup
 from pruneexp.masks import zeros
 from pruneexp.models.encoder_layers import unit_groups
 from pruneexp.nesting import Nesting
+from pruneexp.surgery.channel_groups import channel_groups
 
 KINDS = ("attention_layers", "heads", "ffn_layers", "ffn")
 
