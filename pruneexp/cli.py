@@ -34,6 +34,8 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text())
         return
+    if {"-m", "--multirun"} & set(sys.argv[1:]) and "--cfg" in sys.argv[1:]:
+        _exit(2, "--cfg: shows the options of one run; leave -m out and give each option one value")
     # Hydra's parser takes no options on both sides of a flag: a=1 -m b=1,2 would end in its usage.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exceptions; we print one line instead of Hydra's several

@@ -153,6 +153,7 @@ BAD_INPUT = [
     (["method=pdpp"], "method=pdpp: there is no such method; did you mean pdp"),
     (["auxiliary=digit"], "auxiliary=digit: there is no such auxiliary; did you mean digits"),
     (["auxiliary.weight=2"], "auxiliary.weight: there is no such option"),
+    (["-m", "method=pdp,gmp", "--cfg", "job"], "--cfg: shows the options of one run"),
     (["model=resnet21"], "model=resnet21: there is no such model; did you mean resnet"),
     (["dataset=glue/mrcp"], "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
     (["sparsty=0.5"], "sparsty: there is no such option; did you mean sparsity"),
