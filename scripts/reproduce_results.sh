@@ -5,5 +5,15 @@ set -euo pipefail
 checkpoint=$1 cifar=$2 bert=$3 mrpc=$4
 prune-run -m experiment=cifar10_resnet20_short model.checkpoint="$checkpoint" dataset.root="$cifar" \
     method=pdp,gmp,magnitude sparsity=0.8,0.9,0.95 seed=1,2,3
+short=(experiment=cifar10_resnet20_short model.checkpoint="$checkpoint" dataset.root="$cifar" seed=1,2,3)
+prune-run -m "${short[@]}" method=pdp sparsity=0.9,0.95,0.98 method.tau=0.1 method.tau_end=0.01 method.harden_at=0.65 \
+    schedule.end=0.3
+prune-run -m "${short[@]}" method=gmp sparsity=0.9,0.95,0.98 schedule.end=0.2
+prune-run -m "${short[@]}" method=str method.s_init=-2 method.weight_decay=0.086,0.137,0.203
+prune-run -m "${short[@]}" method=nm pattern.n=1,2 pattern.m=4 schedule=constant
+prune-run -m "${short[@]}" method=sr_ste pattern.n=1,2 pattern.m=4
+prune-run -m "${short[@]}" method=channel sparsity=0.3,0.5,0.7 method.tau=0.01 schedule.end=0.2 method.harden_at=0.3
+prune-run -m "${short[@]}" method=magnitude pattern=channel sparsity=0.3,0.5,0.7
+prune-run -m "${short[@]}" method=gmp pattern=channel sparsity=0.7 schedule.end=0.2
 prune-run -m experiment=mrpc_small_bert model.name_or_path="$bert" dataset.path="$mrpc" \
     method=pdp,gmp sparsity=0.5,0.8,0.9
