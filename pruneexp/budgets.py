@@ -9,6 +9,7 @@ exactly that count back.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -37,11 +38,11 @@ class Budget(ABC):
         counted = {name: layer.numel() for name, layer in scores.items()}
         sizes = unit_sizes or dict.fromkeys(scores, 1)
         self.check(counted, sparsity, sizes)
-        if set(sizes.values()) <= {1}:
-            counts = self.counts(scores, count_to_prune(sparsity, sum(counted.values())))
-        else:
-            counts = self.counts_of_sizes(scores, sparsity, sizes)
+        counts = self._counts(scores, sparsity, sizes)
         return {name: counts[name] / units for name, units in counted.items()}
+
+    def _counts(self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]) -> dict[str, int]:
+        return self.counts(scores, count_to_prune(sparsity, sum(layer.numel() for layer in scores.values())))
 
     def check(self, counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
         """Raises ValueError if the sparsity would keep fewer weights than there are in one unit of each layer.
@@ -62,15 +63,24 @@ class Budget(ABC):
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
         """The number of units to prune in each layer; at most all but one of a layer, `to_prune` in total."""
 
+
+class UnitBudget(Budget):
+    """A budget that also spreads sparsity over units of several weights."""
+
+    def _counts(self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]) -> dict[str, int]:
+        if any(size > 1 for size in sizes.values()):
+            return self.counts_of_sizes(scores, sparsity, sizes)
+        return super()._counts(scores, sparsity, sizes)
+
+    @abstractmethod
     def counts_of_sizes(
         self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
     ) -> dict[str, int]:
         """The number of units to prune in each layer, at most all but one, for units of several weights."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Global(Budget):
+class Global(UnitBudget):
     """All layers compete: each loses as many units as it has among the smallest scores of the whole model."""
 
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
@@ -117,7 +127,7 @@ def _count_by_layer(chosen: Tensor, scores: Mapping[str, Tensor]) -> dict[str, i
 
 
 @dataclass(frozen=True)
-class Uniform(Budget):
+class Uniform(UnitBudget):
     """Every layer has the target sparsity."""
 
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
@@ -179,7 +189,7 @@ class OfRun(Budget):
 
     def check(self, counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
         """Raises ValueError, too, if there is no such run, or its masks are not of these layers' weights."""
-        kept = self._kept()
+        kept = self._kept
         for name, count in counts.items():
             if sizes[name] > 1 or (name in kept and kept[name].numel() != count):
                 raise ValueError(
@@ -192,12 +202,13 @@ class OfRun(Budget):
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
         """Each layer keeps as many as in the run, times the ratio of what both keep in all; without a mask, all."""
         sizes = {name: layer.numel() for name, layer in scores.items()}
-        masks = self._kept()
+        masks = self._kept
         kept = {name: int(masks[name].sum()) if name in masks else size for name, size in sizes.items()}
         factor = (sum(sizes.values()) - to_prune) / sum(kept.values())
         shares = {name: max(0.0, size - factor * kept[name]) for name, size in sizes.items()}
         return whole_counts(shares, {name: size - 1 for name, size in sizes.items()}, to_prune)
 
+    @cached_property
     def _kept(self) -> dict[str, Tensor]:
         path = Path(self.run or "") / "masks.safetensors"
         if self.run is None or not path.is_file():
