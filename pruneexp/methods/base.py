@@ -198,6 +198,11 @@ class Pruner(Method):
             group.masks(group.keep(values, budget[name])) for name, group in self.groups.items() if name in budget
         )
 
+    def share(self, budget: Mapping[str, float]) -> float:
+        """The fraction of the prunable weights that `pruned` would prune at these sparsities of the groups."""
+        total = sum(weight.numel() for weight in self.weights.values())
+        return sum(group.pruned_weights(budget[name]) for name, group in self.groups.items()) / total
+
     def _unit_sizes(self) -> dict[str, int]:
         return {name: group.unit_size for name, group in self.groups.items()}
 

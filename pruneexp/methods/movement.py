@@ -74,8 +74,7 @@ class Movement(Pruner):
         """The fraction of the prunable weights that the masks of this moment prune."""
         if self.masks or not self.current:
             return super().sparsity()
-        total = sum(weight.numel() for weight in self.weights.values())
-        return sum(group.pruned_weights(self.current[name]) for name, group in self.groups.items()) / total
+        return self.share(self.current)
 
     def finalize(self) -> Masks:
         """The masks of the last step."""

@@ -222,8 +222,7 @@ class PDP(Pruner):
         """The fraction of the prunable weights with m < 0.5 or a hard mask."""
         if self.masks or not self.current:
             return super().sparsity()
-        total = sum(weight.numel() for weight in self.weights.values())
-        return sum(group.pruned_weights(self.current[name]) for name, group in self.groups.items()) / total
+        return self.share(self.current)
 
     @contextmanager
     def hardened(self) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """The network that an export must agree with, and how far two networks are apart."""
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from pruneexp.surgery.verify import relative_error
 
 
 def masked_copy(network: nn.Module, masks: Mapping[str, np.ndarray]) -> nn.Module:
@@ -47,14 +48,9 @@ def difference(left: nn.Module, right: nn.Module, example: tuple[Any, ...], *, s
         return numbers if tensor.is_floating_point() else tensor
 
     given = tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, example)
-    worst = 0.0
-    for arguments in (given, tree_map_only(Tensor, drawn, example)):
-        pairs = zip(tree_leaves(left(*arguments)), tree_leaves(right(*arguments)), strict=True)
-        for expected, got in pairs:
-            if isinstance(expected, Tensor):
-                scale = expected.abs().max().item() or 1.0
-                error = (expected - got).abs().max().item() / scale
-                worst = error if math.isnan(error) else max(worst, error)
-                if math.isnan(worst):
-                    return worst
-    return worst
+    return max(
+        relative_error(expected, got)
+        for arguments in (given, tree_map_only(Tensor, drawn, example))
+        for expected, got in zip(tree_leaves(left(*arguments)), tree_leaves(right(*arguments)), strict=True)
+        if isinstance(expected, Tensor)
+    )
