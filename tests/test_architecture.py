@@ -36,7 +36,7 @@ LAYERS = (
     ),
     ("datasets", "models", "tasks", "measure", "loggers", "surgery", "structured", "auxiliary"),
     ("methods",),
-    ("runs", "trainer"),
+    ("runs", "progress", "evaluation", "trainer"),
     ("report",),
     ("experiment",),
     ("export",),

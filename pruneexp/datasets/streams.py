@@ -102,3 +102,14 @@ class Streams:
             else:
                 batch = next(served[TARGET])
                 yield {**batch, "auxiliary": {name: next(served[name]) for name in self.auxiliary}}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The batches of the first `steps` steps, the same on every process; they can be gone through more than once."""
+
+    streams: Streams
+    steps: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.streams.batches(0, self.steps)
