@@ -26,7 +26,7 @@ from pruneexp.models.checkpoints import load_weights
 from pruneexp.optimizers import Recipe
 from pruneexp.report.plots import accuracy_vs_sparsity
 from pruneexp.runs import Run, write_table
-from pruneexp.surgery.files import STRUCTURE, is_shrunk_transformer, load_shrunk_, load_transformer
+from pruneexp.surgery.files import STRUCTURE, is_shrunk_transformer, load_shrunk, load_transformer
 from pruneexp.tasks.base import Task
 from pruneexp.tasks.build import task_for
 from pruneexp.tasks.metrics import majority_rate
@@ -318,7 +318,7 @@ def load(folder: str | Path) -> nn.Module:
     recipe, info = recipe_of(folder)
     model = recipe.network(info, pretrained=False)
     if (folder / STRUCTURE).is_file():
-        load_shrunk_(model, folder)
+        model = load_shrunk(model, folder)
     else:
         load_weights(model, folder / "model.safetensors", key="folder")
     return model.eval()

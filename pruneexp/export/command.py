@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+CHANNELS = ("unconstrained", "unordered", "constrained")
+
 EPILOG = """\
 The export's folder holds model.safetensors, structure.json and config.yaml; pruneexp.load(FOLDER) gives the model.
 Exit codes: 0 done, 2 bad input or nothing to remove, 1 a failure.
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             timing=Timing(options.batch_sizes, options.runs, options.compile),
             device=options.device,
             multiple_of=options.multiple_of,
+            channels=options.channels,
         )
     except ExportFailure as failure:
         _exit(1, str(failure))
@@ -56,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed calls of each, 30 by default")
     parser.add_argument(
         "--multiple-of", type=int, default=1, metavar="N", help="keep a multiple of N channels in every layer (1)"
+    )
+    parser.add_argument(
+        "--channels",
+        choices=CHANNELS,
+        help="each layer reads only the channels that it kept itself (UPSCALE): re-ordered so that most are slices "
+        "(unconstrained), copied (unordered), or only channels gone that nobody reads (constrained)",
     )
     parser.add_argument("--device", default="auto", help="to test and time on: auto (default), cpu or cuda")
     return parser

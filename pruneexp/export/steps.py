@@ -22,6 +22,7 @@ from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.models.errors import first_line
 from pruneexp.runs import write_json
 from pruneexp.surgery.files import save_shrunk
+from pruneexp.surgery.own_channels import OwnChannels, own_channels, save_own_channels
 from pruneexp.surgery.shrink import Shrunk, shrink_and_report
 from pruneexp.surgery.verify import verify
 from pruneexp.tasks.base import predict
@@ -57,12 +58,13 @@ def export(
     timing: Timing = Timing(),
     device: str = "auto",
     multiple_of: int = 1,
+    channels: str | None = None,
 ) -> Record:
     """Writes the smaller model of a run into the folder `output`, and returns what export.json says of it.
 
     formats: any of "onnx", "torch_export", "compressed". device: to test and time on. multiple_of: as in
-    `shrink_and_report`. An earlier export is replaced, at
-    the end and at once.
+    `shrink_and_report`. channels: a mode of `pruneexp.surgery.own_channels` instead of that. An earlier export is
+    replaced, at the end and at once.
 
     Raises:
         ValueError: the folder holds no run with masks, its files are damaged, its data is not there, nothing can be
@@ -76,12 +78,12 @@ def export(
     where = _device(device)
     source = open_run(folder, where)
     example = first_examples(source.splits, 2, torch.device("cpu"))
-    shrunk = shrink_and_report(source.network, source.masks, example, multiple_of=multiple_of)
+    shrunk = _shrunk(source, example, multiple_of, channels)
     if _parameters(shrunk.network) == _parameters(source.network) and "compressed" not in formats:
         raise ValueError(_nothing_to_remove(source))
     error = verify(source.network, shrunk.network, [first_examples(source.splits, COMPARED, torch.device("cpu"))])
     with _replacing_folder(output) as partial:
-        _write(source, shrunk.network, partial)
+        _write(source, shrunk, partial)
         written = {name: WRITERS[name](shrunk.network, example, partial / FILES[name]) for name in formats}
         record = {
             "info": source.summary["info"],
@@ -89,6 +91,7 @@ def export(
             "headline": source.task.headline,
             "relative_error": max(error, shrunk.error),
             "kept": [asdict(kept) for kept in shrunk.kept],
+            "channels": asdict(shrunk.report) if isinstance(shrunk, OwnChannels) else None,
             "rows": _rows(source, shrunk, where),
             "files": written,
             "latency": _latency(source, shrunk, partial, where, timing),
@@ -96,6 +99,14 @@ def export(
         write_json(partial / "export.json", record)
         _read_back(shrunk.network, partial, example)
     return {**record, "folder": str(output)}
+
+
+def _shrunk(source: Source, example: Any, multiple_of: int, channels: str | None) -> Shrunk:
+    if channels is None:
+        return shrink_and_report(source.network, source.masks, example, multiple_of=multiple_of)
+    if multiple_of != 1:
+        raise ValueError(f"--multiple-of {multiple_of}: does not go with --channels; leave one out")
+    return own_channels(source.network, source.masks, example, mode=channels)
 
 
 def _nothing_to_remove(source: Source) -> str:
@@ -164,8 +175,11 @@ def _latency(source: Source, shrunk: Shrunk, folder: Path, device: torch.device,
     return [asdict(row) for row in measured]
 
 
-def _write(source: Source, network: nn.Module, folder: Path) -> None:
-    save_shrunk(network, folder)
+def _write(source: Source, shrunk: Shrunk, folder: Path) -> None:
+    if isinstance(shrunk, OwnChannels):
+        save_own_channels(shrunk, folder)
+    else:
+        save_shrunk(shrunk.network, folder)
     shutil.copyfile(source.folder / "config.yaml", folder / "config.yaml")
     processor = source.folder / PROCESSOR
     for file in processor.glob("*") if processor.is_dir() else ():
