@@ -349,3 +349,9 @@ def test_a_damaged_export_of_own_channels(tmp_path):
     save_file({**keep, name: torch.ones_like(keep[name])}, path / "export" / "keep.safetensors")
     with pytest.raises(ValueError, match=r"export the run again|has shape"):
         pruneexp.load(path / "export")
+
+
+def test_semi_structured_layers_are_timed_on_gpus_only(unstructured_run, tmp_path, capsys):
+    line = failure([str(unstructured_run), "--output", str(tmp_path / "out"), "--semi-structured"], capsys)
+    assert line.startswith("prune-export: --semi-structured: needs an NVIDIA GPU")
+    assert not (tmp_path / "out").exists()

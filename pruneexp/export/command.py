@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.run,
             options.output or options.run / "export",
             formats=[name for name in ("onnx", "torch_export", "compressed") if getattr(options, name)],
-            timing=Timing(options.batch_sizes, options.runs, options.compile),
+            timing=Timing(options.batch_sizes, options.runs, options.compile, options.semi_structured),
             device=options.device,
             multiple_of=options.multiple_of,
             channels=options.channels,
@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--torch-export", action="store_true", help="also model.pt2, a program of torch.export")
     parser.add_argument("--compressed", action="store_true", help="also packed.safetensors, zeros as single bits")
     parser.add_argument("--compile", action="store_true", help="also time both models under torch.compile")
+    parser.add_argument(
+        "--semi-structured", action="store_true", help="also time 2:4 sparse linear layers in torch's format, on a GPU"
+    )
     parser.add_argument("--batch-sizes", type=_sizes, default=[1, 32], metavar="N,N", help="to time, 1,32 by default")
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed calls of each, 30 by default")
     parser.add_argument(

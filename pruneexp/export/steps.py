@@ -1,5 +1,6 @@
 """From a finished run to a smaller model: load, shrink, compare, test, time, write, read back."""
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,12 +18,13 @@ from pruneexp.experiment import PROCESSOR, example_inputs, load
 from pruneexp.export.formats import FILES, WRITERS, check_formats
 from pruneexp.export.source import Source, first_examples, open_run
 from pruneexp.measure.flops import macs
-from pruneexp.measure.latency import check_timing, compiled, eager, latencies, onnx
+from pruneexp.measure.latency import check_timing, compiled, eager, in_dtype, latencies, onnx
 from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.models.errors import first_line
 from pruneexp.runs import write_json
 from pruneexp.surgery.files import save_shrunk
 from pruneexp.surgery.own_channels import OwnChannels, own_channels, save_own_channels
+from pruneexp.surgery.semi_structured import DTYPE, check_gpu, semi_structured
 from pruneexp.surgery.shrink import Shrunk, shrink_and_report
 from pruneexp.surgery.verify import verify
 from pruneexp.tasks.base import predict
@@ -39,11 +41,16 @@ class ExportFailure(RuntimeError):
 
 @dataclass(frozen=True)
 class Timing:
-    """How to time: batch sizes, timed calls of each variant, and whether to time compiled models too."""
+    """How to time: batch sizes, timed calls of each variant, and whether to time more than the models as they are.
+
+    compiled: both under torch.compile. semi_structured: the masked model in bfloat16, with its 2:4 sparse linear layers
+    dense and in torch's semi-structured format.
+    """
 
     batch_sizes: Sequence[int] = (1, 32)
     runs: int = 30
     compiled: bool = False
+    semi_structured: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number of runs or a batch size that cannot be."""
@@ -76,10 +83,13 @@ def export(
         raise ValueError(f"--output {output}: exists and is no export; choose another folder")
     check_formats(formats)
     where = _device(device)
+    if timing.semi_structured:
+        check_gpu(where)
     source = open_run(folder, where)
     example = first_examples(source.splits, 2, torch.device("cpu"))
     shrunk = _shrunk(source, example, multiple_of, channels)
-    if _parameters(shrunk.network) == _parameters(source.network) and "compressed" not in formats:
+    still_of_use = "compressed" in formats or timing.semi_structured
+    if _parameters(shrunk.network) == _parameters(source.network) and not still_of_use:
         raise ValueError(_nothing_to_remove(source))
     error = verify(source.network, shrunk.network, [first_examples(source.splits, COMPARED, torch.device("cpu"))])
     with _replacing_folder(output) as partial:
@@ -116,7 +126,7 @@ def _nothing_to_remove(source: Source) -> str:
     return (
         f"{source.folder}: nothing can be removed: no whole channel, head or unit is zero (pattern={pattern}); single "
         f"zeros save space in a file (--compressed: {packed:,} bytes, not {dense:,}) and time only on hardware or "
-        "kernels made for them, as for N:M patterns"
+        "kernels made for them, as for N:M patterns (--semi-structured)"
     )
 
 
@@ -159,6 +169,10 @@ def _latency(source: Source, shrunk: Shrunk, folder: Path, device: torch.device,
     """The time of the masked network, which is that of the dense one too, and of the shrunk one in every form."""
     networks = {"masked": source.network.to(device), "shrunk": shrunk.network.to(device)}
     variants = {name: eager(network) for name, network in networks.items()}
+    if timing.semi_structured:
+        sparse = semi_structured(networks["masked"])
+        halved = copy.deepcopy(networks["masked"]).to(DTYPE)
+        variants |= {"masked, bf16": in_dtype(halved, DTYPE), "masked, 2:4 bf16": in_dtype(sparse, DTYPE)}
     if timing.compiled:
         variants |= {f"{name}, compiled": compiled(network) for name, network in networks.items()}
     if (folder / FILES["onnx"]).is_file() and device.type == "cpu":
