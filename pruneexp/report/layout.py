@@ -1,0 +1,114 @@
+"""Which run stands in which cell of a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pruneexp.report.axes import Axes, Key, kinds, sorted_keys
+from pruneexp.report.finished import FinishedRun
+from pruneexp.report.options import DASH, differing, text_of, value_of
+
+Place = tuple[Key, Key]  # row, column
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The runs of each cell. Rows and columns are known by the values of some options, or by the labels of a table.
+
+    axes: the options; "row" and "column" where they are labels. seeds: how many runs each cell is to have, None where
+    that is not known. pending: of runs that were planned and are not finished, what is known of them.
+    """
+
+    axes: Axes
+    rows: Sequence[Key]
+    columns: Sequence[Key]
+    runs: Mapping[Place, Sequence[FinishedRun]]
+    title: str = ""
+    source: str = ""
+    reference: str | None = None
+    metric: str | None = None
+    seeds: int | None = None
+    pending: Mapping[Place, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def all_runs(self) -> list[FinishedRun]:
+        """Every run that stands in a cell, once."""
+        return list({id(run): run for runs in self.runs.values() for run in runs}.values())
+
+    def common(self, place: Place, name: str) -> Any:
+        """The value of an option in a cell; where no run has finished there, as the runs of its row and column have
+        it. None where it is not one value."""
+        row, column = place
+        for names, key in ((self.axes.rows, row), (self.axes.columns, column)):
+            if name in names:
+                return key[names.index(name)]
+        if self.runs.get(place):
+            return _one(self.runs[place], name)
+        beside = [run for (r, _), runs in self.runs.items() if r == row for run in runs]
+        above = [run for (_, c), runs in self.runs.items() if c == column for run in runs]
+        values = {value for value in (_one(beside, name), _one(above, name)) if value is not None}
+        return values.pop() if len(values) == 1 else None
+
+    def row_text(self, row: Key) -> list[str]:
+        """The labels of a row, one for each of its options."""
+        return _texts(self.axes.rows, row)
+
+    def column_text(self, column: Key) -> str:
+        """The label of a column."""
+        return ", ".join(text for text in _texts(self.axes.columns, column) if text != DASH)
+
+    def text(self, place: Place) -> str:
+        """The label of a cell."""
+        return ", ".join(
+            text for text in (*self.row_text(place[0]), self.column_text(place[1])) if text not in ("", DASH)
+        )
+
+
+def by_axes(runs: Sequence[FinishedRun], axes: Axes) -> Layout:
+    """The runs at the values of their options.
+
+    Raises:
+        ValueError: runs would meet in a cell that differ in more than their seed.
+    """
+    cells: dict[Place, list[FinishedRun]] = {}
+    for run in runs:
+        cells.setdefault((axes.row(run), axes.column(run)), []).append(run)
+    rows, columns = ([place[side] for place in cells] for side in (0, 1))
+    layout = Layout(axes, sorted_keys(rows), sorted_keys(columns), cells, seeds=len({run.seed for run in runs}))
+    check(layout)
+    return layout
+
+
+def check(layout: Layout) -> None:
+    """Raises ValueError, with the remedy, if a cell holds runs that differ in more than their seed."""
+    for place, runs in layout.runs.items():
+        if len(kinds(runs)) < 2:
+            continue
+        names = differing(run.decisions for run in runs)
+        shown = [f"{name}={' and '.join(_values(runs, name))}" for name in names[:SHOWN]]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        first, value = names[0], _values(runs, names[0])[-1]
+        axis = "rows" if layout.axes.rows else "columns"
+        raise ValueError(
+            f"{layout.text(place) or 'the table'}: would average runs that differ in more than their seed: "
+            f"{', '.join(shown)}{more}; keep one kind with --filter {first}={value}, or tell them apart with "
+            f"--{axis} {','.join((*getattr(layout.axes, axis), first))}"
+        )
+
+
+SHOWN = 4
+"""Differences that a message names."""
+
+
+def _values(runs: Sequence[FinishedRun], name: str) -> list[str]:
+    """The different values of a deciding option, as the configs have them."""
+    return sorted({text_of("", value_of(run.config, name)) for run in runs})
+
+
+def _one(runs: Sequence[FinishedRun], name: str) -> Any:
+    values = [value_of(run.config, name) for run in runs]
+    return values[0] if values and all(value == values[0] for value in values) else None
+
+
+def _texts(names: Sequence[str], key: Key) -> list[str]:
+    return [text_of(name, value) for name, value in zip(names, key, strict=True)]
