@@ -61,10 +61,10 @@ def chosen_axes(runs: Sequence[FinishedRun], rows: Sequence[str] = (), columns: 
         return Axes(tuple(rows), tuple(names))
     if columns:
         return Axes(tuple(names), tuple(columns))
-    across = next((name for name in ACROSS if name in names), names[-1] if len(names) > 1 else None)
-    if across is None or len(names) < 2:
+    if len(names) < 2:
         return Axes(tuple(names) or ("method",), ())
-    return Axes(tuple(name for name in names if name != across), (across,))
+    across = [name for name in ACROSS if name in names][:1]
+    return Axes(tuple(name for name in names if name not in across), tuple(across))
 
 
 def telling_apart(runs: Sequence[FinishedRun], given: Sequence[str] = ()) -> list[str]:

@@ -83,26 +83,48 @@ def latex_text(text: str) -> str:
     return re.sub(r"^-(?=\d)", "$-$", escaped)
 
 
-def terminal(grid: Grid) -> "RichTable":
-    """A table for `rich`, with as many lines of headings as there are levels."""
+def terminal(grid: Grid, width: int) -> "list[RichTable]":
+    """Tables for `rich`: one, or as many as it takes to show all columns in a terminal of so many characters."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(box=box.SIMPLE_HEAD, title=Text(grid.title, style="bold"), title_justify="left", pad_edge=False)
-    for label in grid.labels:
-        table.add_column(Text(label), overflow="fold")
-    shown: list[str] = []
-    for column in grid.columns:
-        lines = [
-            "" if shown and shown[: level + 1] == list(column.levels[: level + 1]) else text
-            for level, text in enumerate(column.levels)
-        ]
-        shown = list(column.levels)
-        table.add_column(Text("\n".join(lines)), justify="right", overflow="fold", vertical="bottom")
-    for labels, numbers in grid.rows:
-        table.add_row(*(Text(label) for label in labels), *(Text(_with_mark(number, " [{}]")) for number in numbers))
-    return table
+    labels = [label.replace(".", ".\n") for label in grid.labels]
+    tables = []
+    for block in _blocks(grid, width):
+        title = Text(grid.title if not tables else "continued", style="bold")
+        table = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        for label in labels:
+            table.add_column(Text(label), no_wrap=True, vertical="bottom")
+        shown: tuple[str, ...] = ()
+        for index in block:
+            levels = grid.columns[index].levels
+            repeated = [shown[: level + 1] == levels[: level + 1] for level in range(len(levels))]
+            lines = ["" if again else text for text, again in zip(levels, repeated, strict=True)]
+            table.add_column(Text("\n".join(lines)), justify="right", no_wrap=True)
+            shown = levels
+        for texts, numbers in grid.rows:
+            cells = (Text(_with_mark(numbers[index], " [{}]")) for index in block)
+            table.add_row(*map(Text, texts), *cells)
+        tables.append(table)
+    return tables
+
+
+def _blocks(grid: Grid, width: int) -> list[list[int]]:
+    """The columns of numbers, by their place, that fit beside the labels into a terminal; at least one at a time."""
+    labels = [max(len(texts[i]) for texts, _ in grid.rows) for i in range(len(grid.labels))] if grid.rows else []
+    left = sum(max(size, len(label)) + 2 for size, label in zip(labels, grid.labels, strict=False))
+    blocks: list[list[int]] = [[]]
+    used = left
+    for index, column in enumerate(grid.columns):
+        texts = [_with_mark(numbers[index], " [{}]") for _, numbers in grid.rows]
+        size = max(map(len, (*column.levels, *texts)), default=0) + 2
+        if blocks[-1] and used + size > width:
+            blocks.append([])
+            used = left
+        blocks[-1].append(index)
+        used += size
+    return blocks
 
 
 def _with_mark(number: Number, form: str, text: Callable[[str], str] = str) -> str:

@@ -94,7 +94,8 @@ def title(table: Table) -> str:
         for key in ("model", "dataset")
         if len(values := {str(run.config["choices"].get(key)) for run in runs}) == 1
     ]
-    return f"{' on '.join(same)}: {metrics}" if same else metrics
+    across = f", columns: {', '.join(layout.axes.columns)}" if layout.axes.columns else ""
+    return (f"{' on '.join(same)}: {metrics}" if same else metrics) + across
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which run stands in which cell of a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pruneexp.report.axes import Axes, Key, kinds, sorted_keys
@@ -83,6 +83,7 @@ def check(layout: Layout) -> None:
     """Raises ValueError, with the remedy, if a cell holds runs that differ in more than their seed."""
     for place, runs in layout.runs.items():
         if len(kinds(runs)) < 2:
+            _check_seeds(layout, place)
             continue
         names = differing(run.decisions for run in runs)
         shown = [f"{name}={' and '.join(_values(runs, name))}" for name in names[:SHOWN]]
@@ -94,6 +95,41 @@ def check(layout: Layout) -> None:
             f"{', '.join(shown)}{more}; keep one kind with --filter {first}={value}, or tell them apart with "
             f"--{axis} {','.join((*getattr(layout.axes, axis), first))}"
         )
+
+
+def _check_seeds(layout: Layout, place: Place) -> None:
+    """Raises ValueError if a seed stands in a cell twice, as can be where differences are ignored."""
+    by_seed = {run.seed: run for run in layout.runs[place]}
+    for run in layout.runs[place]:
+        if by_seed[run.seed] is not run:
+            raise ValueError(
+                f"{layout.text(place) or 'the table'}: has seed {run.seed} twice, {run.folder} and "
+                f"{by_seed[run.seed].folder}; give the folders of one of them only"
+            )
+
+
+def by_headline(layout: Layout) -> list[Layout]:
+    """The layout in as many parts as its runs have headlines, each with the rows and columns of its own runs.
+
+    A row or column without a run is in all of them, since its headline is not known.
+    """
+    names = dict.fromkeys(run.summary["headline"]["name"] for run in layout.all_runs)
+    if len(names) < 2:
+        return [layout]
+    parts = []
+    known = [{place[side] for place, runs in layout.runs.items() if runs} for side in (0, 1)]
+    for name in names:
+        runs = {
+            place: [run for run in runs if run.summary["headline"]["name"] == name]
+            for place, runs in layout.runs.items()
+        }
+        own = [{place[side] for place, some in runs.items() if some} for side in (0, 1)]
+        rows, columns = (
+            [key for key in keys if key in own[side] or key not in known[side]]
+            for side, keys in enumerate((layout.rows, layout.columns))
+        )
+        parts.append(replace(layout, rows=rows, columns=columns, runs=runs))
+    return parts
 
 
 SHOWN = 4

@@ -61,6 +61,7 @@ class Reference:
     unit: str
     source: str
     certainty: str
+    file: Path
 
     def matches(self, context: Mapping[str, Any]) -> bool:
         """Whether it belongs to runs of these options. A run on part of its data is no match, unless the paper's is."""
@@ -93,7 +94,7 @@ def read_references(file: Path) -> list[Reference]:
     for number, table in enumerate(tables, 1):
         place = f"{file}: {table.get('name', f'table {number}')}"
         checked = _checked(place, {"paper": content.get("paper"), **table})
-        found += [_reference(place, checked, cell) for cell in checked["cells"]]
+        found += [_reference(place, checked, cell, file) for cell in checked["cells"]]
     return found
 
 
@@ -120,7 +121,7 @@ def _checked(place: str, table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _reference(place: str, table: dict[str, Any], cell: list[Any]) -> Reference:
+def _reference(place: str, table: dict[str, Any], cell: list[Any], file: Path) -> Reference:
     text = str(cell[-1])
     found = VALUE.fullmatch(text.strip())
     if isinstance(cell[-1], bool) or found is None:
@@ -136,6 +137,7 @@ def _reference(place: str, table: dict[str, Any], cell: list[Any]) -> Reference:
         unit=table.get("unit", ""),
         source=f"{table['paper']}, {table['name']}",
         certainty=table["certainty"],
+        file=file,
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pruneexp.report.finished import FinishedRun
@@ -85,6 +86,9 @@ def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def as_json(table: Table) -> str:
-    """Cells and runs as JSON."""
-    return json.dumps({"cells": cell_records(table), "runs": run_records(table)}, indent=2) + "\n"
+def as_json(tables: Sequence[Table]) -> str:
+    """The cells and runs of tables as JSON."""
+    records = [
+        {"title": table.layout.title, "cells": cell_records(table), "runs": run_records(table)} for table in tables
+    ]
+    return json.dumps(records, indent=2) + "\n"
