@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruneexp.report.finished import FinishedRun
-from pruneexp.report.options import DASH, differing, sort_key, text_of, value_of
+from pruneexp.report.options import differing, sort_key, text_of, value_of
 
 Key = tuple[Any, ...]
 
@@ -102,11 +102,8 @@ def kinds(runs: Sequence[FinishedRun]) -> list[Mapping[str, Any]]:
 
 def key_text(names: Sequence[str], key: Key) -> str:
     """Values as a label: "pdp, 90 %"; options that are no choice with their names: "method.tau=0.1"."""
-    parts = [
-        text_of(name, value) if name in NATURAL else f"{name}={text_of(name, value)}"
-        for name, value in zip(names, key, strict=True)
-    ]
-    return ", ".join(part for part in parts if part != DASH)
+    pairs = [(name, text_of(name, value)) for name, value in zip(names, key, strict=True) if value is not None]
+    return ", ".join(text if name in NATURAL else f"{name}={text}" for name, text in pairs)
 
 
 def sorted_keys(keys: Sequence[Key]) -> list[Key]:

@@ -3,8 +3,9 @@
 from collections import Counter
 
 from pruneexp.report.axes import cells_of, key_text
+from pruneexp.report.layout import Place
 from pruneexp.report.numbers import number
-from pruneexp.report.options import differing
+from pruneexp.report.options import differing, value_of
 from pruneexp.report.references import CERTAINTIES
 from pruneexp.report.scores import is_percentage
 from pruneexp.report.tables import Statistic, Table
@@ -87,7 +88,7 @@ def _missing(table: Table) -> list[str]:
     for place in table.places:
         found, wanted = len(table.runs(place)), table.layout.seeds or 0
         planned = table.layout.pending.get(place, ())
-        if not found and (planned or not table.layout.pending):
+        if not found and (planned or not table.layout.pending) and _can_be(table, place):
             lines.append(f"Missing: {table.layout.text(place)}{': ' + '; '.join(planned) if planned else ''}.")
         elif 0 < found < wanted:
             why = f": {'; '.join(planned)}" if planned else ""
@@ -95,6 +96,15 @@ def _missing(table: Table) -> list[str]:
     if len(lines) <= LISTED:
         return lines
     return [*lines[: LISTED - 1], f"{len(lines) - LISTED + 1} more cells are not complete."]
+
+
+def _can_be(table: Table, place: Place) -> bool:
+    """Whether a cell could have a run: a method that finds its sparsity has none at a target, and the other way."""
+    row, column = place
+    runs = [run for (r, _), some in table.layout.runs.items() if r == row for run in some]
+    there = {value_of(run.config, "sparsity") == "found" for run in runs}
+    here = table.layout.common(place, "sparsity")
+    return here is None or not runs or (here == "found") in there
 
 
 def _uneven(table: Table) -> list[str]:
