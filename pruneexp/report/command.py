@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from pruneexp.report.build import Report, Request
@@ -33,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         _report(options)
-    except (ValueError, ImportError) as error:
-        _exit(2, str(error))
     except BrokenPipeError:  # as when a pager is closed
         sys.stderr.close()
         raise SystemExit(0) from None
@@ -47,10 +45,13 @@ def _report(options: argparse.Namespace) -> None:
     from pruneexp.report.output import print_left_out, show
 
     form = options.format or SUFFIXES.get(options.output.suffix if options.output else "", "terminal")
-    report = make_report(_request(options))
+    try:
+        report = make_report(_request(options))
+    except ValueError as error:
+        _exit(2, str(error))
     if not report.tables:
         print_left_out(report, sys.stdout)
-        raise ValueError(f"{' '.join(options.places)}: no run there has finished")
+        _exit(2, f"{' '.join(options.places)}: no run there has finished")
     written = show(report, form, options.output)
     written += _files(report, options)
     to_files = form == "terminal" or options.output
@@ -75,9 +76,13 @@ def _files(report: "Report", options: argparse.Namespace) -> list[Path]:
 
         written += write_page(report, options.html)
     if options.wandb:
-        from pruneexp.report.mirror import mirror
+        from pruneexp.report.mirror import MirrorError, mirror
 
-        mirror(report, project=options.wandb_project, mode=options.wandb_mode, folder=_folder(options))
+        try:
+            place = mirror(report, project=options.wandb_project, mode=options.wandb_mode, folder=_folder(options))
+        except MirrorError as error:
+            _exit(1, str(error))
+        print(place, file=sys.stderr)
     return written
 
 
@@ -156,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _exit(code: int, message: str) -> None:
+def _exit(code: int, message: str) -> NoReturn:
     print(f"prune-report: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
 

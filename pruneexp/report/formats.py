@@ -84,7 +84,7 @@ def latex_text(text: str) -> str:
 
 
 def terminal(grid: Grid, width: int) -> "list[RichTable]":
-    """Tables for `rich`: one, or as many as it takes to show all columns in a terminal of so many characters."""
+    """Tables for `rich`, without the title: one, or as many as show all columns in a terminal of so many characters."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -92,8 +92,7 @@ def terminal(grid: Grid, width: int) -> "list[RichTable]":
     labels = [label.replace(".", ".\n") for label in grid.labels]
     tables = []
     for block in _blocks(grid, width):
-        title = Text(grid.title if not tables else "continued", style="bold")
-        table = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for label in labels:
             table.add_column(Text(label), no_wrap=True, vertical="bottom")
         shown: tuple[str, ...] = ()

@@ -68,9 +68,10 @@ def dense_notes(table: Table) -> list[str]:
         statistic = Statistic(tuple(value for _, value in sorted(by_seed)))
         name = runs[0].summary["headline"]["name"]
         scale, unit, decimals = (100, " %", 2) if is_percentage(name) else (1, "", 3)
+        count = f" (n = {statistic.n})"
         same = len({value for _, value in by_seed}) == 1
-        spread = "" if same or statistic.std is None else f" ± {statistic.std * scale:.{decimals}f} (n = {statistic.n})"
-        text = f"{statistic.mean * scale:.{decimals}f}{spread}{unit}"
+        spread = "" if same or statistic.std is None else f" ± {statistic.std * scale:.{decimals}f}"
+        text = f"{statistic.mean * scale:.{decimals}f}{spread}{unit}{count if spread else ''}"
         lines.append(f"Dense, {key_text(('model', 'dataset'), key)}: {name} {text}.")
     return lines
 
@@ -100,8 +101,7 @@ def _missing(table: Table) -> list[str]:
 
 def _can_be(table: Table, place: Place) -> bool:
     """Whether a cell could have a run: a method that finds its sparsity has none at a target, and the other way."""
-    row, column = place
-    runs = [run for (r, _), some in table.layout.runs.items() if r == row for run in some]
+    runs = [run for (row, _), some in table.layout.runs.items() if row == place[0] for run in some]
     there = {value_of(run.config, "sparsity") == "found" for run in runs}
     here = table.layout.common(place, "sparsity")
     return here is None or not runs or (here == "found") in there
@@ -133,7 +133,7 @@ def _commits(table: Table) -> list[str]:
     if not mixed:
         return []
     commits = sorted({run.commit[:8] or "unknown" for place in mixed for run in table.runs(place)})
-    return [f"Runs of different commits are averaged in {len(mixed)} cells: {', '.join(commits)}."]
+    return [f"Runs of different commits are averaged in {len(mixed)} of the cells: {', '.join(commits)}."]
 
 
 def _letter(number: int) -> str:

@@ -3,13 +3,16 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pruneexp.report.build import Report
 from pruneexp.report.files import write_whole
 from pruneexp.report.formats import latex, markdown, terminal
 from pruneexp.report.grid import make_grid
 from pruneexp.report.sources import as_csv, as_json, cell_records, run_records
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PLAIN_WIDTH = 1000
 """Characters of a table that goes into a file or another program."""
@@ -59,14 +62,7 @@ def _line(text: str) -> str:
 def _print_tables(report: Report) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    for table in report.tables:
-        grid = make_grid(table)
-        for part in terminal(grid, console.width):
-            console.print(part)
-        for note in grid.notes:
-            console.print(_line(note), markup=False, soft_wrap=True)
-        console.print()
+    _print_on(Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH), report)
 
 
 def _as_text(report: Report) -> str:
@@ -74,13 +70,20 @@ def _as_text(report: Report) -> str:
 
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=PLAIN_WIDTH, highlight=False)
+    file = io.StringIO()
+    _print_on(Console(file=file, highlight=False, width=PLAIN_WIDTH), report)
+    return file.getvalue()
+
+
+def _print_on(console: "Console", report: Report) -> None:
     for table in report.tables:
         grid = make_grid(table)
-        for part in terminal(grid, PLAIN_WIDTH):
+        console.print(_line(grid.title), style="bold", markup=False, soft_wrap=True)
+        for part in terminal(grid, console.width):
             console.print(part)
-        console.print("\n".join(map(_line, grid.notes)), markup=False, soft_wrap=True)
-    return console.file.getvalue()
+        for note in grid.notes:
+            console.print(_line(note), markup=False, soft_wrap=True)
+        console.print()
 
 
 def _json(report: Report) -> str:

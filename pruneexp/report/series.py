@@ -47,26 +47,25 @@ def series_of(runs: Sequence[FinishedRun]) -> list[Series]:
     """The lines of a chart: runs that differ only in sparsity, seed and, where the method finds its sparsity itself, in
     what steers it. More than can be told apart become one series for each method, and are not joined."""
     names = telling_apart(runs)
+    apart = [name for name in names if name != "sparsity"]
     lines: dict[Key, list[FinishedRun]] = {}
     for run in runs:
-        lines.setdefault(_line(run, names), []).append(run)
-    if len(lines) > len(STYLES):
-        by_method = cells_of(runs, ["method"])
-        return [
-            Series(key_text(["method"], key), _points(by_method[key], names), False)
-            for key in sorted_keys(list(by_method))
-        ]
-    apart = [name for name in names if name != "sparsity"] or ["method"]
-    return [Series(_label(apart, key, lines[key]), _points(lines[key], names)) for key in sorted_keys(list(lines))]
+        lines.setdefault(_line(run, apart), []).append(run)
+    joined = len(lines) <= len(STYLES)
+    if not joined:
+        apart = ["method"]
+        lines = cells_of(runs, apart)
+    return [
+        Series(_label(apart, key, lines[key]), _points(lines[key], names), joined) for key in sorted_keys(list(lines))
+    ]
 
 
 def _line(run: FinishedRun, names: Sequence[str]) -> Key:
+    """The values that say which line a run is on."""
     found = value_of(run.config, "sparsity") == "found"
-    key = key_of(run, [name for name in names if name != "sparsity"])
-    kept = [name for name in names if name != "sparsity"]
+    values = zip(names, key_of(run, names), strict=True)
     return tuple(
-        None if (found and name not in NATURAL) or _is_groups(name, value) else value
-        for name, value in zip(kept, key, strict=True)
+        None if (found and name not in NATURAL) or _is_groups(name, value) else value for name, value in values
     )
 
 
