@@ -21,6 +21,8 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#707070", "marker": "<", "linestyle": (0, (6, 2, 1, 2, 1, 2))},
 )
 GREY = "#707070"
+PAPER_MARKERS = ("*", "p", "h", "d", ">", "8", "H", "<", "P", "X")
+"""Of methods that only papers have: dark, open, and none of the markers above until these run out."""
 BESIDE = 4  # series up to which a legend fits inside the axes
 LEGEND_WIDTH = 34  # characters of a label in a legend beside the axes
 
@@ -71,9 +73,13 @@ def tidy(axes: "Axes", *, x: str, y: str, title: str = "") -> None:
 
 def legend(figure: "Figure", axes: "Axes") -> None:
     """A legend inside the axes for a few series, beside them for many, none for none."""
-    handles, labels = axes.get_legend_handles_labels()
-    if not handles:
+    from matplotlib.container import Container
+
+    pairs = list(zip(*axes.get_legend_handles_labels(), strict=True))
+    if not pairs:
         return
+    pairs.sort(key=lambda pair: not isinstance(pair[0], Container))  # our means with deviations before single lines
+    handles, labels = zip(*pairs, strict=True)
     if len(handles) <= BESIDE and max(map(len, labels)) <= LEGEND_WIDTH:
         axes.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc="best")
         return
@@ -95,6 +101,11 @@ def label(text: str) -> str:
 def style(index: int) -> dict[str, Any]:
     """The look of the series of that number; after the last they begin again."""
     return STYLES[index % len(STYLES)]
+
+
+def paper_style(index: int) -> dict[str, Any]:
+    """The look of the method of that number among those that only papers have."""
+    return {"color": "#303030", "marker": PAPER_MARKERS[index % len(PAPER_MARKERS)]}
 
 
 def _wrapped(text: str) -> str:

@@ -32,7 +32,6 @@ def _pipes(cells: Sequence[str], *, escape: bool = True) -> str:
 
 def latex(grid: Grid) -> str:
     """A table with booktabs' rules (`\\usepackage{booktabs}`), headings over several columns, the notes below."""
-    width = len(grid.labels) + len(grid.columns)
     lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{latex_text(grid.title)}}}"]
     lines += [rf"  \begin{{tabular}}{{{'l' * len(grid.labels)}{'r' * len(grid.columns)}}}", r"    \toprule"]
     lines += _latex_headings(grid)
@@ -40,9 +39,9 @@ def latex(grid: Grid) -> str:
     for labels, numbers in grid.rows:
         cells = [*map(latex_text, labels), *(_with_mark(number, r"$^{{{}}}$", latex_text) for number in numbers)]
         lines.append(f"    {' & '.join(cells)} \\\\")
-    lines += [r"    \bottomrule"]
-    lines += [rf"    \multicolumn{{{width}}}{{l}}{{\footnotesize {latex_text(note)}}} \\" for note in grid.notes]
-    return "\n".join([*lines, r"  \end{tabular}", r"\end{table}"]) + "\n"
+    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    notes = " \\\\\n".join(f"  {latex_text(note)}" for note in grid.notes)
+    return "\n".join([*lines, r"  \par\medskip\footnotesize\raggedright", notes, r"\end{table}"]) + "\n"
 
 
 def _latex_headings(grid: Grid) -> list[str]:
@@ -73,6 +72,7 @@ LATEX = {
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
+    "[": "{[}",  # after a line's \\\\ it would begin an option
     **{character: rf"\{character}" for character in "&%$#_{}"},
 }
 

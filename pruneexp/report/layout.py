@@ -16,7 +16,8 @@ class Layout:
     """The runs of each cell. Rows and columns are known by the values of some options, or by the labels of a table.
 
     axes: the options; "row" and "column" where they are labels. seeds: how many runs each cell is to have, None where
-    that is not known. pending: of runs that were planned and are not finished, what is known of them.
+    that is not known. pending: of runs that were planned and are not finished, what is known of them. papers: rows of
+    methods that only papers have, with the method.
     """
 
     axes: Axes
@@ -29,6 +30,7 @@ class Layout:
     metric: str | None = None
     seeds: int | None = None
     pending: Mapping[Place, Sequence[str]] = field(default_factory=dict)
+    papers: Mapping[Key, str] = field(default_factory=dict)
 
     @property
     def all_runs(self) -> list[FinishedRun]:
@@ -36,18 +38,33 @@ class Layout:
         return list({id(run): run for runs in self.runs.values() for run in runs}.values())
 
     def common(self, place: Place, name: str) -> Any:
-        """The value of an option in a cell; where no run has finished there, as the runs of its row and column have
-        it. None where it is not one value."""
-        row, column = place
-        for names, key in ((self.axes.rows, row), (self.axes.columns, column)):
+        """The value of an option in a cell, None where it is not one value.
+
+        A cell without a finished run has the values that its axes say, and otherwise those that all runs of the table
+        share; behind labels nothing is known of it.
+        """
+        for names, key in zip((self.axes.rows, self.axes.columns), place, strict=True):
             if name in names:
                 return key[names.index(name)]
-        if self.runs.get(place):
-            return _one(self.runs[place], name)
-        beside = [run for (r, _), runs in self.runs.items() if r == row for run in runs]
-        above = [run for (_, c), runs in self.runs.items() if c == column for run in runs]
-        values = {value for value in (_one(beside, name), _one(above, name)) if value is not None}
-        return values.pop() if len(values) == 1 else None
+        runs = self.runs.get(place, ())
+        return one_value(runs or ([] if self.has_labels else self.all_runs), name)
+
+    def expects(self, place: Place) -> bool:
+        """Whether a cell could have a run of ours: planned in a table's sweep, of a method that we have, and not at a
+        target where the method finds its sparsity itself, or the other way round."""
+        if place[0] in self.papers:
+            return False
+        if self.has_labels:
+            return place in self.runs or place in self.pending
+        runs = [run for (row, _), some in self.runs.items() if row == place[0] for run in some]
+        there = {value_of(run.config, "sparsity") == "found" for run in runs}
+        here = self.common(place, "sparsity")
+        return here is None or not runs or (here == "found") in there
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether rows and columns are a table's labels and not the values of options."""
+        return self.axes.rows == ("row",)
 
     def row_text(self, row: Key) -> list[str]:
         """The labels of a row, one for each of its options."""
@@ -141,7 +158,8 @@ def _values(runs: Sequence[FinishedRun], name: str) -> list[str]:
     return sorted({text_of("", value_of(run.config, name)) for run in runs})
 
 
-def _one(runs: Sequence[FinishedRun], name: str) -> Any:
+def one_value(runs: Sequence[FinishedRun], name: str) -> Any:
+    """The value that all runs have, None where they have several."""
     values = [value_of(run.config, name) for run in runs]
     return values[0] if values and all(value == values[0] for value in values) else None
 

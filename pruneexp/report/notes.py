@@ -3,9 +3,8 @@
 from collections import Counter
 
 from pruneexp.report.axes import cells_of, key_text
-from pruneexp.report.layout import Place
 from pruneexp.report.numbers import number
-from pruneexp.report.options import differing, value_of
+from pruneexp.report.options import differing
 from pruneexp.report.references import CERTAINTIES
 from pruneexp.report.scores import is_percentage
 from pruneexp.report.tables import Statistic, Table
@@ -85,26 +84,24 @@ def _sources(table: Table) -> list[str]:
 
 def _missing(table: Table) -> list[str]:
     """Cells without a run, with what is known of those that were planned, and cells with fewer than the others."""
-    lines = []
+    layout = table.layout
+    empty, partial = [], []
     for place in table.places:
-        found, wanted = len(table.runs(place)), table.layout.seeds or 0
-        planned = table.layout.pending.get(place, ())
-        if not found and (planned or not table.layout.pending) and _can_be(table, place):
-            lines.append(f"Missing: {table.layout.text(place)}{': ' + '; '.join(planned) if planned else ''}.")
-        elif 0 < found < wanted:
-            why = f": {'; '.join(planned)}" if planned else ""
-            lines.append(f"{found} of {wanted} seeds: {table.layout.text(place)}{why}.")
-    if len(lines) <= LISTED:
-        return lines
-    return [*lines[: LISTED - 1], f"{len(lines) - LISTED + 1} more cells are not complete."]
+        found, planned = len(table.runs(place)), "; ".join(layout.pending.get(place, ()))
+        why = f": {planned}" if planned else ""
+        if not found and layout.expects(place):
+            empty.append(f"Missing: {layout.text(place)}{why}.")
+        elif 0 < found < (layout.seeds or 0):
+            partial.append(f"{found} of {layout.seeds} seeds: {layout.text(place)}{why}.")
+    return [
+        *_listed(empty, f"{len(empty)} of {len(table.places)} cells have no run"),
+        *_listed(partial, f"{len(partial)} cells have fewer than {layout.seeds} seeds"),
+    ]
 
 
-def _can_be(table: Table, place: Place) -> bool:
-    """Whether a cell could have a run: a method that finds its sparsity has none at a target, and the other way."""
-    runs = [run for (row, _), some in table.layout.runs.items() if row == place[0] for run in some]
-    there = {value_of(run.config, "sparsity") == "found" for run in runs}
-    here = table.layout.common(place, "sparsity")
-    return here is None or not runs or (here == "found") in there
+def _listed(lines: list[str], together: str) -> list[str]:
+    """The lines, or one that counts them."""
+    return lines if len(lines) <= LISTED else [f"{together}."]
 
 
 def _uneven(table: Table) -> list[str]:

@@ -25,8 +25,8 @@ th, td { padding: 0.2rem 0.7rem; text-align: left; border-bottom: 1px solid #ddd
 .results td { text-align: right; white-space: nowrap; } .results thead th { text-align: center; }
 thead th { border-bottom: 1.5px solid #555; } .none { color: #888; } .notes { font-size: 0.85rem; color: #333; }
 .wide { overflow-x: auto; } pre { overflow-x: auto; background: #f5f5f5; padding: 0.6rem; font-size: 0.8rem; }
-figure { display: inline-block; margin: 0.6rem 1rem 1.2rem 0; max-width: 100%; vertical-align: top; }
-figure svg { max-width: 100%; height: auto; } figcaption { font-size: 0.82rem; color: #333; max-width: 40rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1.2rem; }
+figure { margin: 0; } figure svg { max-width: 100%; height: auto; } figcaption { font-size: 0.82rem; color: #333; }
 summary { cursor: pointer; margin: 0.3rem 0; }
 """
 
@@ -45,7 +45,7 @@ def page(report: Report) -> str:
     title = _title(report)
     sections = {
         "Results": "".join(grid_table(make_grid(table)) for table in report.tables),
-        "Charts": "".join(map(figure, charts(report))),
+        "Charts": f'<div class="charts">{"".join(map(figure, charts(report)))}</div>',
         "Left out": _left_out(report),
         "Runs": _runs(report),
         "Options": _options(report),

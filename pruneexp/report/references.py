@@ -31,7 +31,7 @@ FOLDER = Path(__file__).resolve().parent / "references"
 
 CERTAINTIES = {
     "paper": "read in the paper",
-    "release": "from the authors' release (README, model card, issue), not from the paper",
+    "release": "from the authors' release (README, model card, issue), not the paper",
     "figure": "recovered from a figure of the paper",
     "quoted": "as another paper or page quotes it",
     "derived": "computed from numbers that the paper states",
@@ -62,6 +62,11 @@ class Reference:
     source: str
     certainty: str
     file: Path
+
+    def is_from(self, place: str) -> bool:
+        """Whether it stands in the table or figure that a text names: "Figure 3" in "Dery et al. 2023, figure 3"."""
+        names = re.findall(r"(?:table|figure) \d+", self.source.lower())
+        return any(re.search(rf"{name}\b", place.lower()) for name in names)
 
     def matches(self, context: Mapping[str, Any]) -> bool:
         """Whether it belongs to runs of these options. A run on part of its data is no match, unless the paper's is."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pruneexp.report.chart_style import GREY, Chart, label, legend, new_figure, style, tidy
+from pruneexp.report.chart_style import GREY, Chart, label, legend, new_figure, paper_style, style, tidy
 from pruneexp.report.finished import FinishedRun
 from pruneexp.report.grid import heading
 from pruneexp.report.metrics import Metric, metric, metric_names
@@ -97,11 +97,10 @@ def _deviations(statistics: Sequence[Statistic], scale: float) -> list[float]:
 def _draw_papers(axes: "Axes", papers: Sequence[PaperPoint], series: Sequence[Series], score: NumberFormat) -> None:
     """The papers' numbers as open markers, in the look of our series of the same method where there is one."""
     looks = {one.label: style(index) for index, one in enumerate(series)}
-    labels = dict.fromkeys(point.label for point in papers)
-    for index, name in enumerate(labels):
+    others = list(dict.fromkeys(point.label for point in papers if point.series not in looks))
+    for name in dict.fromkeys(point.label for point in papers):
         points = [point for point in papers if point.label == name]
-        ours = next((looks[point.series] for point in points if point.series in looks), None)
-        look = ours or style(len(series) + index)
+        look = paper_style(others.index(name)) if name in others else looks[points[0].series]
         axes.plot(
             [100 * point.sparsity for point in points],
             [point.value * score.scale for point in points],
@@ -129,7 +128,12 @@ def _finish(axes: "Axes", x: NumberFormat, what: str, y: str, title: str) -> Non
     tidy(axes, x=f"{what} ({x.unit})" if x.unit else what, y=y, title=title)
     left, right = axes.dataLim.x0, axes.dataLim.x1
     if x.unit != "%" and left > 0 and right / left > WIDE:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(0.06, 0.08)
 
 

@@ -74,10 +74,13 @@ def _is_groups(name: str, value: object) -> bool:
     return name == "pattern" and isinstance(value, str) and ":" in value
 
 
-def _label(names: Sequence[str], key: Key, runs: Sequence[FinishedRun]) -> str:
-    return key_text(names, key) or key_text(["method"], key_of(runs[0], ["method"]))
+def _label(names: Sequence[str], key: Key, runs: Sequence[FinishedRun], alone: Sequence[str] = ("method",)) -> str:
+    """What tells runs from the others; where nothing does, their values on the axes `alone`."""
+    return key_text(names, key) or key_text(alone, key_of(runs[0], alone))
 
 
 def _points(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[Point]:
     cells = cells_of(runs, names)
-    return [Point(key_text(names, key), cells[key]) for key in sorted_keys(list(cells))]
+    return [
+        Point(_label(names, key, cells[key], ("method", "sparsity")), cells[key]) for key in sorted_keys(list(cells))
+    ]

@@ -1,12 +1,13 @@
 """A table of runs: mean, standard deviation and n over seeds, beside the papers' numbers."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pruneexp.report.axes import NATURAL, Key, sorted_keys
 from pruneexp.report.finished import FinishedRun
-from pruneexp.report.layout import Layout, Place
+from pruneexp.report.layout import Layout, Place, one_value
 from pruneexp.report.metrics import Metric
 from pruneexp.report.references import PART_OF_THE_DATA, Reference, matching
 
@@ -74,34 +75,41 @@ class Table:
 def make_table(
     layout: Layout, metrics: Sequence[Metric], references: Sequence[Reference], *, papers: bool = False
 ) -> Table:
-    """A table with the references that fit its cells. papers: with rows for methods that only papers have."""
+    """A table with the references that fit its cells. papers: with rows for methods that only papers have.
+
+    Of several that fit a cell, those of the table or figure that the layout names as its source come first.
+    """
+    names = {name for reference in references for name in reference.where} | set(PART_OF_THE_DATA)
     if papers:
-        layout = with_papers_rows(layout, references)
+        layout = with_papers_rows(layout, references, names)
     found = {}
     for row in layout.rows:
         for column in layout.columns:
             place = row, column
-            context = context_of(layout, place, references)
+            if not (layout.expects(place) or row in layout.papers):
+                continue
+            context = context_of(layout, place, names)
             for metric in metrics:
                 fitting = matching(references, context, metric.quantity)
                 if fitting:
-                    found[place, metric.name] = fitting
+                    found[place, metric.name] = sorted(fitting, key=lambda one: not one.is_from(layout.source))
     return Table(layout, metrics, found)
 
 
-def context_of(layout: Layout, place: Place, references: Sequence[Reference]) -> dict[str, object]:
+def context_of(layout: Layout, place: Place, names: Iterable[str]) -> dict[str, Any]:
     """The options of a cell that references ask for. A sparsity that the method found is the runs' mean."""
-    names = {name for reference in references for name in reference.where} | set(PART_OF_THE_DATA)
     context = {name: layout.common(place, name) for name in names}
     runs = layout.runs.get(place, ())
-    if layout.axes.rows == ("row",) and not any(row == place[0] for row, _ in layout.runs):
-        context["method"] = place[0][0]  # a row that only papers have is labelled by its method
     if context.get("sparsity") == "found" and runs:
         context["sparsity"] = statistics.fmean(run.summary["sparsity"]["prunable"] for run in runs)
+    if place[0] in layout.papers:
+        pruned = [run for (_, c), some in layout.runs.items() if c == place[1] for run in some if not run.is_dense]
+        context |= {name: one_value(pruned, name) for name in names if layout.has_labels or context[name] is None}
+        context["method"] = layout.papers[place[0]]
     return context
 
 
-def with_papers_rows(layout: Layout, references: Sequence[Reference]) -> Layout:
+def with_papers_rows(layout: Layout, references: Sequence[Reference], names: Iterable[str]) -> Layout:
     """The layout with a row for each method that only papers have a number for, in a column of ours.
 
     In a table without methods as rows there is nothing to add.
@@ -110,16 +118,15 @@ def with_papers_rows(layout: Layout, references: Sequence[Reference]) -> Layout:
     if side is None:
         return layout
     ours = {layout.common(place, "method") for place in layout.runs}
-    added: dict[Key, None] = {}
-    for reference in references:
-        method = reference.where.get("method")
-        if not isinstance(method, str) or method in ours:
-            continue
-        for row in layout.rows:
-            contexts = [context_of(layout, (row, column), [reference]) for column in layout.columns]
-            if any(reference.matches({**context, "method": method}) for context in contexts):
-                added[_row_of(layout, row, side, method)] = None
-    return replace(layout, rows=[*layout.rows, *sorted_keys(list(added))])
+    candidates: dict[Key, str] = {}
+    for method in dict.fromkeys(reference.where.get("method") for reference in references):
+        if isinstance(method, str) and method not in (*ours, "dense"):
+            candidates |= {_row_of(layout, row, side, method): method for row in layout.rows}
+    wider = replace(layout, papers=candidates)
+    contexts = {row: [context_of(wider, (row, column), names) for column in layout.columns] for row in candidates}
+    added = [row for row in candidates if any(one.matches(c) for one in references for c in contexts[row])]
+    rows = [*layout.rows, *sorted_keys(added)]
+    return replace(layout, rows=rows, papers={row: candidates[row] for row in added})
 
 
 def _row_of(layout: Layout, row: Key, side: str, method: str) -> Key:
