@@ -21,7 +21,7 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#707070", "marker": "<", "linestyle": (0, (6, 2, 1, 2, 1, 2))},
 )
 GREY = "#707070"
-PAPER_MARKERS = ("*", "p", "h", "d", ">", "8", "H", "<", "P", "X")
+PAPER_MARKERS = ("*", "d", ">", "P", "X", "p", "<", "v", "^")
 """Of methods that only papers have: dark, open, and none of the markers above until these run out."""
 BESIDE = 4  # series up to which a legend fits inside the axes
 LEGEND_WIDTH = 34  # characters of a label in a legend beside the axes

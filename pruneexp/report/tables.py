@@ -119,8 +119,9 @@ def with_papers_rows(layout: Layout, references: Sequence[Reference], names: Ite
         return layout
     ours = {layout.common(place, "method") for place in layout.runs}
     candidates: dict[Key, str] = {}
-    for method in dict.fromkeys(reference.where.get("method") for reference in references):
-        if isinstance(method, str) and method not in (*ours, "dense"):
+    named = (reference.where.get("method") for reference in references)
+    for method in dict.fromkeys(name for name in named if isinstance(name, str)):
+        if method not in (*ours, "dense"):
             candidates |= {_row_of(layout, row, side, method): method for row in layout.rows}
     wider = replace(layout, papers=candidates)
     contexts = {row: [context_of(wider, (row, column), names) for column in layout.columns] for row in candidates}

@@ -56,6 +56,8 @@ def set_option(config, name, value):
     """Sets a dotted option; a group's choice, and the sparsity where the method has it."""
     if name in config["choices"]:
         config["choices"][name] = value
+        if name in ("model", "dataset"):
+            config[name]["_target_"] = f"{name}.{value}"
         if name == "method":
             config["method"]["_target_"] = f"pruneexp.methods.{TARGETS[value]}"
             if value in ("str", "dense"):
@@ -85,7 +87,7 @@ def make_run(tmp_path):
         folder=None,
         finished=True,
         metric="accuracy",
-        dense=None,
+        dense_score=None,
         found=None,
         summary=(),
         **options,
@@ -133,7 +135,7 @@ def make_run(tmp_path):
         if finished:
             content = {
                 "headline": {"name": metric, "value": score, "split": "test"},
-                "dense": None if dense is None else {"name": metric, "value": dense, "split": "test"},
+                "dense": None if dense_score is None else {"name": metric, "value": dense_score, "split": "test"},
                 "test": {"loss": 1.5, metric: score},
                 "sparsity": {"target": config["method"].get("sparsity"), "prunable": sparsity, "total": sparsity},
                 "params": {"total": 1000, "nonzero": round(1000 * (1 - sparsity)), "prunable": 1000},
