@@ -1,6 +1,6 @@
 """Which options of the runs become rows and which columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class Axes:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter((*self.rows, *self.columns))
 
     def row(self, run: FinishedRun) -> Key:
@@ -65,6 +65,14 @@ def chosen_axes(runs: Sequence[FinishedRun], rows: Sequence[str] = (), columns: 
         return Axes(tuple(names) or ("method",), ())
     across = [name for name in ACROSS if name in names][:1]
     return Axes(tuple(name for name in names if name not in across), tuple(across))
+
+
+def with_methods(axes: Axes) -> Axes:
+    """The axes with methods as rows, so that rows of other methods can be added."""
+    if "method" in axes:
+        return axes
+    across = axes.columns or tuple(name for name in ACROSS if name in axes.rows)[:1]
+    return Axes(("method", *(name for name in axes.rows if name not in across)), across)
 
 
 def telling_apart(runs: Sequence[FinishedRun], given: Sequence[str] = ()) -> list[str]:

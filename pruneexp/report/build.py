@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pruneexp.report.axes import chosen_axes
+from pruneexp.report.axes import chosen_axes, with_methods
 from pruneexp.report.collect import find_runs
 from pruneexp.report.finished import FinishedRun, LeftOut
 from pruneexp.report.layout import Layout, by_axes, by_headline
@@ -79,7 +79,9 @@ def _by_options(runs: list[FinishedRun], request: Request) -> tuple[list[Layout]
     layouts = []
     for name in dict.fromkeys(run.summary["headline"]["name"] for run in pruned):
         some = [run for run in pruned if run.summary["headline"]["name"] == name]
-        layouts.append(by_axes(some, chosen_axes(some, request.rows, request.columns)))
+        axes = chosen_axes(some, request.rows, request.columns)
+        given = request.rows or request.columns or not request.papers
+        layouts.append(by_axes(some, axes if given else with_methods(axes)))
     return layouts, dense
 
 

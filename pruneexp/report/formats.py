@@ -109,15 +109,19 @@ def terminal(grid: Grid, width: int) -> "list[RichTable]":
     return tables
 
 
+GAP = 3
+"""Characters between two columns in a terminal."""
+
+
 def _blocks(grid: Grid, width: int) -> list[list[int]]:
     """The columns of numbers, by their place, that fit beside the labels into a terminal; at least one at a time."""
     labels = [max(len(texts[i]) for texts, _ in grid.rows) for i in range(len(grid.labels))] if grid.rows else []
-    left = sum(max(size, len(label)) + 2 for size, label in zip(labels, grid.labels, strict=False))
+    left = sum(max(size, len(label)) + GAP for size, label in zip(labels, grid.labels, strict=False))
     blocks: list[list[int]] = [[]]
     used = left
     for index, column in enumerate(grid.columns):
         texts = [_with_mark(numbers[index], " [{}]") for _, numbers in grid.rows]
-        size = max(map(len, (*column.levels, *texts)), default=0) + 2
+        size = max(map(len, (*column.levels, *texts)), default=0) + GAP
         if blocks[-1] and used + size > width:
             blocks.append([])
             used = left
