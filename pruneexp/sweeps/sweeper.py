@@ -1,0 +1,181 @@
+"""Hydra's side of a sweep: from the words behind `prune-run -m` to runs, and from runs to a launcher's jobs."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from pruneexp.composing import OF_SWEEPS, config_message, to_config
+from pruneexp.config import Config, ConfigError, dense_config, run_hash
+from pruneexp.sweeps.entries import Entry
+from pruneexp.sweeps.launchers import concurrency, kind_of
+from pruneexp.sweeps.state import STAMP, Board, SomeFailed, write_json
+from pruneexp.sweeps.tables import Cell, Table, expand, file_name, plain
+
+
+class GridSweeper(Sweeper):
+    """Runs a grid, a table or a search, skipping what is finished."""
+
+    def __init__(self) -> None:
+        self.config: DictConfig | None = None
+        self.context: HydraContext | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """As Hydra calls it, before `sweep`."""
+        from hydra.core.plugins import Plugins
+
+        self.config, self.context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs what the words behind `prune-run -m` ask for.
+
+        Raises:
+            ConfigError: they are no sweep.
+            SomeFailed, Stopped: as they say.
+        """
+        given = self._given(arguments)
+        node = OmegaConf.to_container(self.config.table) if "table" in self.config else None
+        name = self.config.hydra.runtime.choices.get("table") if node else None
+        table = expand(name, node, self.config.size, given)
+        own = {"group": file_name(table, node, given)} if "group" not in given else {}
+        if table.folder and "experiment_name" not in given:
+            own["experiment_name"] = table.folder
+        table = table.with_overrides(own)
+        self.run(table, file_name(table, node, given))
+
+    def run(self, table: Table, name: str) -> None:
+        """Runs the cells of a table. name: of the sweep file, without its ending."""
+        from pruneexp.sweeps.sweep import Sweep, sweep_file
+
+        entries, index = self.entries(table.cells)
+        output_dir = Path(self.config.output_dir)
+        path = _common_folder(entries, output_dir) / f"{name}.sweep.json"
+        start = time.strftime(STAMP)
+        visible = int(os.environ.get("RANK", "0")) == 0
+
+        def record() -> None:
+            if visible:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                about = {"version": 1, "table": table.name, "size": table.size, **table.about}
+                about |= {"rows": table.rows, "columns": table.columns, "command": sys.argv[1:]}
+                about |= {"start": start, "updated": time.strftime(STAMP)}
+                write_json(path, sweep_file(entries, table.cells, index, path.parent, about))
+
+        self.run_entries(entries, record)
+        failed = [entry for entry in entries if entry.state == "failed"]
+        if visible:
+            print(f"table    prune-report {path}")
+        if failed:
+            raise SomeFailed([_complaint(entry) for entry in failed], len(entries))
+
+    def run_entries(self, entries: list[Entry], record: Any) -> None:
+        """Runs entries until each is done or failed, or a signal comes. record: called whenever a state has changed."""
+        from pruneexp.sweeps.sweep import Sweep
+
+        options, kind = self.config.sweep, kind_of(self.launcher)
+        board = Board.new(Path(self.config.output_dir).absolute())
+        left = [entry for entry in entries if entry.state == "left"]
+        at_once = concurrency(self.launcher, left, options.jobs_per_gpu)
+        if kind == "processes":
+            board.tell(jobs_per_gpu=options.jobs_per_gpu, one_of_several=True)
+        if kind != "here":
+            _stagger(left)
+
+        def launch(batch: Sequence[Entry]) -> None:
+            where = str(board.folder).replace("'", "\\'")
+            jobs = [[*entry.words, f"sweep.board='{where}'", f"sweep.job={entry.number}"] for entry in batch]
+            self.launcher.launch(jobs, initial_job_idx=batch[0].number)
+
+        try:
+            record()
+            sweep = Sweep(entries, launch, board, kind=kind, fail_fast=options.fail_fast, record=record)
+            sweep.run(at_once=at_once, visible=int(os.environ.get("RANK", "0")) == 0)
+        finally:
+            record()
+            board.remove()
+
+    def entries(self, cells: Sequence[Cell]) -> tuple[list[Entry], list[int]]:
+        """The runs of the cells, and the index of each cell's run. Cells with the same run share it.
+
+        Raises:
+            ConfigError: no cell is valid, all for the same reason.
+        """
+        entries: dict[Any, Entry] = {}
+        index = []
+        for cell in cells:
+            words = cell.words()
+            entry = Entry(len(entries), cell.label(), words)
+            try:
+                entry.config = self.composed(words)
+                entry.look()
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+                entry.state, entry.error = "failed", config_message(error)
+            key = entry.folder or tuple(words)
+            entries.setdefault(key, entry)
+            index.append(entries[key].number)
+        problems = {entry.error for entry in entries.values()}
+        if len(problems) == 1 and None not in problems:
+            raise ConfigError(problems.pop())
+        return list(entries.values()), index
+
+    def composed(self, words: list[str]) -> Config:
+        """The config of the run that `prune-run <words>` would start."""
+        composed = self.context.config_loader.load_sweep_config(self.config, words)
+        choices = composed.hydra.runtime.choices
+        with open_dict(composed):
+            del composed["hydra"]
+        return to_config(composed, choices, words)
+
+    def _given(self, arguments: list[str]) -> dict[str, list[str]]:
+        """The options of the runs: key -> values."""
+        given = {}
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        for override in parser.parse_overrides(arguments):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                values = [override.get_value_element_as_str()]
+            elif override.is_discrete_sweep():
+                values = list(override.sweep_string_iterator())
+            else:
+                raise ConfigError(f"{key}: want a list of values; to search in an interval, see search=optuna")
+            if plain(key).partition(".")[0] not in OF_SWEEPS:
+                given[key] = values
+            elif len(values) > 1:
+                raise ConfigError(f"{key}={','.join(values)}: takes one value at a time")
+        return given
+
+
+def _stagger(entries: list[Entry]) -> None:
+    """Lets runs that need different dense runs begin first, so that few wait while one trains a dense run for them."""
+    seen: dict[str, int] = {}
+    for entry in entries:
+        if entry.trains_dense:
+            dense = run_hash(dense_config(entry.config))
+            entry.turn = seen.get(dense, 0)
+            seen[dense] = entry.turn + 1
+
+
+def _common_folder(entries: list[Entry], output_dir: Path) -> Path:
+    """The folder of all runs, or `output_dir` where there are several."""
+    folders = {entry.folder.parent for entry in entries if entry.folder}
+    return folders.pop() if len(folders) == 1 else output_dir
+
+
+def _complaint(entry: Entry) -> str:
+    """What is wrong with a failed run, in a line."""
+    log = entry.folder / "log.txt" if entry.folder else None
+    return f"{entry.label}: {entry.error}" + (f"; log: {log}" if log and log.is_file() else "")
