@@ -1,10 +1,10 @@
 """Locks on the folders of runs, so that no two processes train the same run.
 
-A lock is the kernel's (flock) on the hidden file `.lock` in the folder, which also says who has it. The kernel lets go of
-it when the process ends in whatever way, so that nothing is ever left locked by a dead one. That holds among processes of
-one machine on any local file system, and among machines on NFS as Linux has it (version 4, or 3 with its lock service):
-there a lock of a machine that vanished lasts until its lease runs out, 90 seconds by default. On a file system that
-refuses flock, and on Windows, nothing is locked; a warning says so.
+A lock is the kernel's (flock) on the hidden file `.lock` in the folder, which also says who has it. The kernel lets go
+of it when the process ends in whatever way, so that nothing is ever left locked by a dead one. That holds among
+processes of one machine on any local file system, and among machines on NFS as Linux has it (version 4, or 3 with its
+lock service): there a lock of a machine that vanished lasts until its lease runs out, 90 seconds by default. On a file
+system that refuses flock, and on Windows, nothing is locked; a warning says so.
 """
 
 import errno
@@ -59,8 +59,7 @@ def held(folder: Path, *, wait: bool, on_wait: Callable[[Busy], None] = lambda b
     Raises:
         Busy: another process has it, and this one does not wait.
     """
-    folder = folder.absolute()
-    if folder in _OURS or fcntl is None or int(os.environ.get("RANK", "0")) != 0:
+    if folder.absolute() in _OURS or fcntl is None or int(os.environ.get("RANK", "0")) != 0:
         yield
         return
     wait = wait and int(os.environ.get("WORLD_SIZE", "1")) == 1
@@ -75,11 +74,11 @@ def held(folder: Path, *, wait: bool, on_wait: Callable[[Busy], None] = lambda b
             told = True
         time.sleep(POLL)
         descriptor = _take(folder)
-    _OURS.add(folder)
+    _OURS.add(folder.absolute())
     try:
         yield
     finally:
-        _OURS.discard(folder)
+        _OURS.discard(folder.absolute())
         (folder / NAME).unlink(missing_ok=True)  # while we have it; whoever opened it before sees that it is gone
         if descriptor is not None:
             os.close(descriptor)

@@ -1,7 +1,7 @@
 """Files by which the jobs of a sweep and the process that started them tell each other how things stand.
 
-They lie in `<output_dir>/.sweeps/<host>-<pid>-<start>/`, so that it does not matter where a job runs, and are removed when
-the sweep ends. What stays is the sweep file, `<name>.sweep.json`, which docs/sweeps.md describes.
+They lie in `<output_dir>/.sweeps/<host>-<pid>-<start>/`, so that it does not matter where a job runs, and are removed
+when the sweep ends. What stays is the sweep file, `<name>.sweep.json`, which docs/sweeps.md describes.
 """
 
 import json

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -59,7 +60,7 @@ class GridSweeper(Sweeper):
 
     def run(self, table: Table, name: str) -> None:
         """Runs the cells of a table. name: of the sweep file, without its ending."""
-        from pruneexp.sweeps.sweep import Sweep, sweep_file
+        from pruneexp.sweeps.sweep import sweep_file
 
         entries, index = self.entries(table.cells)
         output_dir = Path(self.config.output_dir)
@@ -135,10 +136,15 @@ class GridSweeper(Sweeper):
     def composed(self, words: list[str]) -> Config:
         """The config of the run that `prune-run <words>` would start."""
         composed = self.context.config_loader.load_sweep_config(self.config, words)
-        choices = composed.hydra.runtime.choices
-        with open_dict(composed):
-            del composed["hydra"]
-        return to_config(composed, choices, words)
+        state = HydraConfig.instance()
+        before = state.cfg
+        state.set_config(composed)  # for ${hydra:...} in it
+        try:
+            with open_dict(composed):
+                choices = composed.pop("hydra").runtime.choices
+            return to_config(composed, choices, words)
+        finally:
+            state.cfg = before
 
     def _given(self, arguments: list[str]) -> dict[str, list[str]]:
         """The options of the runs: key -> values."""

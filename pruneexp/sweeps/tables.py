@@ -9,21 +9,23 @@ A table file has these keys, all but `rows` with a default:
     folder     the experiment_name of its runs; null = the table's name. Tables that share runs share it
     common     overrides of every run
     rows       label -> overrides: a text, or a list of those that go together
-    columns    the same; or row label -> overrides, where they depend on the row (a row that is left out has no such cell)
+    columns    the same; or row label -> overrides, where they depend on the row (without a row, there is no such cell)
     seeds      a list; every cell is run with each
     sizes      name -> keys as above that take the place of the table's own with size=<name>
 
 `rows` and `columns` may also be lists of such mappings, which stands for every combination, labels joined by ", ".
-An override is a text as on the command line: "sparsity=0.9".
+An override is a text as on the command line: "sparsity=0.9". "~sparsity" withdraws an earlier one (common, row,
+column). Options of an auxiliary task (`auxiliary.path=...`) go to the cells that have one.
 
-What the command line gives besides comes on top. An option that rows or columns set selects those that set it to a given
-value (`sparsity=0.9` of columns 0.8, 0.9, 0.95); if none does, the given value takes the place of theirs and enters the
-labels. Any other option replaces what the table says; several values of it make several rows.
+What the command line gives besides comes on top. An option that rows or columns set selects those that set it to a
+given value (`sparsity=0.9` of columns 0.8, 0.9, 0.95); if none does, the given value takes the place of theirs and
+enters the labels. Any other option replaces what the table says; several values of it make several rows.
 """
 
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -46,6 +48,8 @@ KEYS = {
 }
 DEFAULTS = {"common": [], "rows": {"": []}, "columns": {"": []}, "sizes": {}}
 FULL = "full"  # the size that a table file describes outside `sizes`
+
+WITHDRAWN = "~"
 
 LEFT_OUT = {"output_dir", "experiment_name", "group", "device", "compile", "force", "logger"} | LOCATION_KEYS
 """Options that leave a sweep the one it is, and its file the name it has."""
@@ -130,7 +134,7 @@ def expand(name: str | None, node: Mapping[str, Any] | None, size: str, given: G
     for key, values in given.items():
         if key != "seed":
             cells = _narrowed(cells, key, values)
-    cells = [replace(cell, overrides=_joined(common, cell.row.overrides, cell.column.overrides)) for cell in cells]
+    cells = [_complete(cell, common) for cell in cells]
     cells = list({(cell.row.label, cell.column.label): cell for cell in cells}.values())
     if seeds:
         cells = [replace(cell, overrides=_joined(cell.overrides, {"seed": seed})) for cell in cells for seed in seeds]
@@ -190,16 +194,18 @@ def _share(column: tuple[str, Any], row: tuple[str, Any], name: str | None) -> A
     return column[1].get(row[0])
 
 
-def _words(overrides: Any) -> list[str]:
-    return [overrides] if isinstance(overrides, str) else list(overrides or [])
+def _words(overrides: Any) -> list[Any]:
+    """The texts in a text, a list, or lists in a list."""
+    return [word for part in overrides or [] for word in _words(part)] if isinstance(overrides, list) else [overrides]
 
 
 def _overrides(overrides: Any, name: str | None) -> dict[str, str]:
-    words = _words(overrides)
-    for word in words:
-        if not isinstance(word, str) or "=" not in word:
+    pairs = []
+    for word in _words(overrides):
+        if not isinstance(word, str) or ("=" not in word and not word.startswith(WITHDRAWN)):
             raise ConfigError(f"table={name}: {word!r} is no override; want text like sparsity=0.9")
-    return _joined(dict(word.split("=", 1) for word in words))
+        pairs.append(tuple(word.split("=", 1)) if "=" in word else (word, ""))
+    return _joined(*({key: value} for key, value in pairs))
 
 
 def plain(key: str) -> str:
@@ -214,6 +220,20 @@ def _joined(*overrides: Mapping[str, str]) -> dict[str, str]:
         for key, value in part.items():
             result[plain(key)] = (key, value)
     return dict(result.values())
+
+
+def _complete(cell: Cell, common: Mapping[str, str]) -> Cell:
+    """The cell with all its overrides, but those withdrawn, and options of auxiliary tasks that it has not."""
+    joined = _joined(common, cell.row.overrides, cell.column.overrides)
+    given = {key: value for key, value in joined.items() if value or not key.startswith(WITHDRAWN)}
+    tasks = {key: value for key, value in given.items() if re.fullmatch(r"auxiliary(@\w+)?", key)}
+    on = {key.rpartition("@")[2] for key, value in tasks.items() if value != "none"}
+    kept = {
+        key: value
+        for key, value in given.items()
+        if not re.match(r"auxiliary(_\w+)?\.", plain(key)) or plain(key).partition(".")[0] in on
+    }
+    return replace(cell, overrides=kept)
 
 
 def _narrowed(cells: list[Cell], key: str, values: Sequence[str]) -> list[Cell]:
