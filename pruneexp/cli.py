@@ -41,6 +41,8 @@ def main() -> None:
         _exit(2, config_message(error))
     except ConfigError as error:
         _exit(2, str(error))
+    except Busy as error:
+        _exit(1, str(error))
     except SomeFailed as failed:
         for complaint in failed.complaints:
             _print_error(complaint)

@@ -35,7 +35,7 @@ class Busy(RuntimeError):
     """Another process has the run. The message is one line that says who."""
 
     def __init__(self, folder: Path, holder: dict[str, Any]) -> None:
-        super().__init__(f"{folder}: is being trained by {described(holder)}")
+        super().__init__(f"{folder}: {described(holder)} is at it")
         self.folder = folder
         self.holder = holder
 
@@ -45,7 +45,7 @@ def described(holder: dict[str, Any]) -> str:
     if not holder:
         return "another process"
     place = "" if holder["host"] == socket.gethostname() else f" on {holder['host']}"
-    return f"process {holder['pid']}{place} since {holder['since']}"
+    return f"process {holder['pid']}{place}, since {holder['since']},"
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def held(folder: Path, *, wait: bool, on_wait: Callable[[Busy], None] = lambda b
     Raises:
         Busy: another process has it, and this one does not wait.
     """
-    if folder.absolute() in _OURS or fcntl is None or int(os.environ.get("RANK", "0")) != 0:
+    if folder.resolve() in _OURS or fcntl is None or int(os.environ.get("RANK", "0")) != 0:
         yield
         return
     wait = wait and int(os.environ.get("WORLD_SIZE", "1")) == 1
@@ -74,11 +74,11 @@ def held(folder: Path, *, wait: bool, on_wait: Callable[[Busy], None] = lambda b
             told = True
         time.sleep(POLL)
         descriptor = _take(folder)
-    _OURS.add(folder.absolute())
+    _OURS.add(folder.resolve())
     try:
         yield
     finally:
-        _OURS.discard(folder.absolute())
+        _OURS.discard(folder.resolve())
         (folder / NAME).unlink(missing_ok=True)  # while we have it; whoever opened it before sees that it is gone
         if descriptor is not None:
             os.close(descriptor)

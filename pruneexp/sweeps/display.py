@@ -94,9 +94,8 @@ class Display:
     def _announce(self, entry: Entry) -> None:
         """A line for a run that is over, and where there is no live table also for one that begins."""
         if entry.state == "done":
-            score = f"{entry.headline['name']} {entry.headline['value']:.4f}" if entry.headline else ""
             took = f"in {duration(entry.end - entry.start)}" if entry.start and entry.end else ""
-            text = f"done     {entry.label}  {score} {took}"
+            text = f"done     {entry.label}  {entry.result()} {took}"
         elif entry.state == "failed":
             text = f"failed   {entry.label}  {entry.error}"
         elif entry.state == "running" and not self.interactive:

@@ -30,6 +30,7 @@ class Entry:
     headline: dict[str, Any] | None = None
     attempts: int = 0
     trains_dense: bool = False  # its dense run was not there when the sweep began
+    blind: bool = False  # its test score is not shown, since options are being chosen
     turn: int = 0  # those of a lower one are begun first
 
     @property
@@ -70,8 +71,19 @@ class Entry:
             return self.note
         if not row:
             return "training dense" if self.trains_dense else "starting"
-        validation = next((f"  {key} {value:.4f}" for key, value in row.items() if key.startswith("validation")), "")
-        return f"epoch {row['epoch']:.1f}/{self.config['epochs']:g}{validation}"
+        return f"epoch {row['epoch']:.1f}/{self.config['epochs']:g}  {validation_of(row)}"
+
+    def result(self) -> str:
+        """What a finished one came to, in words."""
+        if self.blind or not self.headline:
+            return validation_of(progress(self.folder))
+        return f"{self.headline['name']} {self.headline['value']:.4f}"
+
+
+def validation_of(row: dict[str, Any]) -> str:
+    """The first validation metric of a line of metrics, but for the loss, in words."""
+    names = [key for key in row if key.startswith("validation") and not key.endswith("/loss")]
+    return f"{names[0].replace('/', ' ')} {row[names[0]]:.4f}" if names else ""
 
 
 def seconds_left(took: list[float], running: list[tuple[float, float]], waiting: int, at_once: int) -> float | None:

@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pruneexp.composing import OF_SWEEPS, config_message, to_config
 from pruneexp.config import Config, ConfigError, dense_config, run_hash
+from pruneexp.locks import held
 from pruneexp.sweeps.entries import Entry
-from pruneexp.sweeps.launchers import concurrency, kind_of
+from pruneexp.sweeps.launchers import kind_of, limit, places
 from pruneexp.sweeps.state import STAMP, Board, SomeFailed, write_json
 from pruneexp.sweeps.tables import Cell, Table, expand, file_name, plain
 
@@ -31,6 +33,8 @@ class GridSweeper(Sweeper):
         self.config: DictConfig | None = None
         self.context: HydraContext | None = None
         self.launcher: Launcher | None = None
+        self.places: int | None = None  # for jobs side by side; None if that is the launcher's business
+        self.visible = int(os.environ.get("RANK", "0")) == 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """As Hydra calls it, before `sweep`."""
@@ -52,24 +56,26 @@ class GridSweeper(Sweeper):
         node = OmegaConf.to_container(self.config.table) if "table" in self.config else None
         name = self.config.hydra.runtime.choices.get("table") if node else None
         table = expand(name, node, self.config.size, given)
-        own = {"group": file_name(table, node, given)} if "group" not in given else {}
+        name = file_name(table, node, given)
+        own = {"group": name} if "group" not in given else {}
         if table.folder and "experiment_name" not in given:
             own["experiment_name"] = table.folder
         table = table.with_overrides(own)
-        self.run(table, file_name(table, node, given))
+        self.places = places(self.launcher, self.config.device, self.config.sweep.jobs_per_gpu)
+        if "search" in self.config:
+            table, name = self._searched(table, name), f"{name}-search"
+        self._run(table, name)
 
-    def run(self, table: Table, name: str) -> None:
+    def _run(self, table: Table, name: str) -> None:
         """Runs the cells of a table. name: of the sweep file, without its ending."""
         from pruneexp.sweeps.sweep import sweep_file
 
         entries, index = self.entries(table.cells)
-        output_dir = Path(self.config.output_dir)
-        path = _common_folder(entries, output_dir) / f"{name}.sweep.json"
+        path = self._folder(entries) / f"{name}.sweep.json"
         start = time.strftime(STAMP)
-        visible = int(os.environ.get("RANK", "0")) == 0
 
         def record() -> None:
-            if visible:
+            if self.visible:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 about = {"version": 1, "table": table.name, "size": table.size, **table.about}
                 about |= {"rows": table.rows, "columns": table.columns, "command": sys.argv[1:]}
@@ -78,19 +84,36 @@ class GridSweeper(Sweeper):
 
         self.run_entries(entries, record)
         failed = [entry for entry in entries if entry.state == "failed"]
-        if visible:
+        if self.visible:
             print(f"table    prune-report {path}")
         if failed:
             raise SomeFailed([_complaint(entry) for entry in failed], len(entries))
 
-    def run_entries(self, entries: list[Entry], record: Any) -> None:
+    def _searched(self, table: Table, name: str) -> Table:
+        """The table with the options in its cells that a search finds best; says what it found."""
+        from pruneexp.sweeps.search import Search
+        from pruneexp.sweeps.search_display import show
+
+        options = OmegaConf.to_container(self.config.search)
+        folder = self._folder(self.entries(table.cells)[0]) / f"{name}.search"
+        search = Search(table, folder, options, entries_of=lambda cells: self.entries(cells)[0], run=self.run_entries)
+        with held(folder, wait=False):
+            cells = search.run(self.places or 1)
+        if self.visible:
+            show(folder / "results.json")
+        if not cells:
+            raise ConfigError(f"search: no trial came to an end; {folder / 'results.json'} has their errors")
+        return replace(table, cells=cells)
+
+    def run_entries(self, entries: list[Entry], record: Callable[[], None] = lambda: None) -> None:
         """Runs entries until each is done or failed, or a signal comes. record: called whenever a state has changed."""
         from pruneexp.sweeps.sweep import Sweep
 
         options, kind = self.config.sweep, kind_of(self.launcher)
         board = Board.new(Path(self.config.output_dir).absolute())
         left = [entry for entry in entries if entry.state == "left"]
-        at_once = concurrency(self.launcher, left, options.jobs_per_gpu)
+        at_once = max(1, min(self.places or len(left), len(left)))
+        limit(self.launcher, at_once)
         if kind == "processes":
             board.tell(jobs_per_gpu=options.jobs_per_gpu, one_of_several=True)
         if kind != "here":
@@ -104,10 +127,15 @@ class GridSweeper(Sweeper):
         try:
             record()
             sweep = Sweep(entries, launch, board, kind=kind, fail_fast=options.fail_fast, record=record)
-            sweep.run(at_once=at_once, visible=int(os.environ.get("RANK", "0")) == 0)
+            sweep.run(at_once=at_once, visible=self.visible)
         finally:
             record()
             board.remove()
+
+    def _folder(self, entries: list[Entry]) -> Path:
+        """The folder of all runs, or `output_dir` where there are several."""
+        folders = {entry.folder.parent for entry in entries if entry.folder}
+        return folders.pop() if len(folders) == 1 else Path(self.config.output_dir)
 
     def entries(self, cells: Sequence[Cell]) -> tuple[list[Entry], list[int]]:
         """The runs of the cells, and the index of each cell's run. Cells with the same run share it.
@@ -173,12 +201,6 @@ def _stagger(entries: list[Entry]) -> None:
             dense = run_hash(dense_config(entry.config))
             entry.turn = seen.get(dense, 0)
             seen[dense] = entry.turn + 1
-
-
-def _common_folder(entries: list[Entry], output_dir: Path) -> Path:
-    """The folder of all runs, or `output_dir` where there are several."""
-    folders = {entry.folder.parent for entry in entries if entry.folder}
-    return folders.pop() if len(folders) == 1 else output_dir
 
 
 def _complaint(entry: Entry) -> str:
