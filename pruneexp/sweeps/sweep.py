@@ -63,7 +63,7 @@ class Sweep:
             batch = waiting[:1] if self.kind == "here" else waiting
             for entry in batch:
                 self.board.forget(entry.number)
-                entry.state = "left"
+                entry.state, entry.error = "left", None
             death = self._launch(batch)
             self.display.update()
             self._bury(batch, death)
@@ -102,6 +102,7 @@ class Sweep:
         reason = f" ({_last_line(death)})" if death else ""
         begun = [entry for entry in batch if entry.state == "running"]
         for entry in begun:
+            self.board.forget(entry.number)
             entry.attempts += 1
             if self.kind == "cluster":
                 entry.state, entry.error = "failed", f"its job was lost sight of{reason}; the same command looks again"
