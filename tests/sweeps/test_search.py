@@ -102,9 +102,6 @@ def test_every_cell_but_for_its_seeds_has_a_study_of_its_own(tmp_path):
     assert {(cell.row.label, cell.seed) for cell in cells} == {(f"model={m}", seed) for m in "ab" for seed in (1, 2)}
     studies = results(tmp_path)["studies"]
     assert [(study["row"], len(study["trials"])) for study in studies] == [("model=a", 3), ("model=b", 3)]
-        ("model=a", 3),
-        ("model=b", 3),
-    ]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
