@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pruneexp.auxiliary import Auxiliary, Loaded, build_auxiliaries, load_auxili
 from pruneexp.config import Config, ConfigError, build, dense_config, finished_summary, run_folder
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
+from pruneexp.locks import held
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
 from pruneexp.measure.flops import effective, macs
@@ -34,6 +36,7 @@ from pruneexp.trainer import Settings, Trainer
 
 Summary = dict[str, Any]
 
+LOG = logging.getLogger("pruneexp")
 COUNTED_TOKENS = 128  # MACs of text models are for one text of this length, as in the CoFi and PDP literature
 HEADS = "heads.safetensors"  # file in a run's folder with what its auxiliary tasks have to themselves
 PROCESSOR = "processor"  # folder in a run's folder with what reads its texts: tokenizer, and config of a hub's model
@@ -92,12 +95,21 @@ def build_parts(config: Config) -> Parts:
 def run(config: Config) -> tuple[Path, Summary]:
     """The folder and the summary of the run that a config describes, trained now where that is not done yet.
 
+    If another process trains the same run, or the dense run that it starts from, this one waits for it.
+
     Raises:
         ConfigError: the config or the data cannot work.
         TrainingError, Interrupted: as the trainer.
+        Busy: another process has the run, and this one does not wait, being one of several that train together.
     """
     parts = build_parts(config)
     folder = run_folder(config)
+    with held(folder, wait=True, on_wait=lambda busy: LOG.info("%s; waiting for it", busy)):
+        return _run(config, parts, folder)
+
+
+def _run(config: Config, parts: Parts, folder: Path) -> tuple[Path, Summary]:
+    """`run` with the folder to itself."""
     finished = finished_summary(folder)
     if finished is not None and not config["force"]:
         return folder, finished

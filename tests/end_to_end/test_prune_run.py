@@ -82,18 +82,6 @@ def test_a_stopped_run_resumes_to_the_same_weights(number, exit_code, tmp_path):
         assert (only_run(undisturbed) / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_a_sweep_runs_every_job_though_one_fails_and_then_only_what_is_missing(tmp_path):
-    sweep = ["-m", *SMALL, "method=magnitude,random", "optimizer.learning_rate=0.01,1e30"]
-    first = prune_run(*sweep, cwd=tmp_path)
-    assert first.returncode == 1
-    assert first.stderr.count("the loss is not finite") == 2
-    finished = sorted(path.parent.name for path in tmp_path.glob("outputs/default/*/summary.json"))
-    assert [name.split("-")[0] for name in finished] == ["magnitude", "random"]
-    again = prune_run("-m", *SMALL, "method=magnitude,random", "optimizer.learning_rate=0.01", cwd=tmp_path)
-    assert again.returncode == 0
-    assert again.stdout.count("finished earlier") == 2
-
-
 def test_two_jobs_of_a_sweep_do_not_touch_each_other(tmp_path):
     """Either order, or alone: the same weights."""
     weights = {}
