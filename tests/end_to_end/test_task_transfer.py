@@ -1,6 +1,5 @@
 """Task transfer from options to files: couplings and their limits, orders, stop and resume, processes, export."""
 
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -187,7 +186,8 @@ def test_the_shrunk_model_is_exported_and_computes_the_same(options, tmp_path):
     assert any(not mask.any() for name, mask in masks.items() if name.endswith("output.dense.bias"))  # whole sub-layers
     record = export(folder, folder / "export", formats=[], timing=Timing([1], 2, False), device="cpu", multiple_of=1)
     assert record["relative_error"] <= 1e-6
-    assert record["params"]["shrunk"] < record["params"]["dense"]
+    dense, _, shrunk = (row["parameters"] for row in record["rows"])
+    assert shrunk < dense
 
 
 def test_auxiliary_masks_of_an_earlier_run_go_when_it_starts_over(options, tmp_path):
