@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from pruneexp.auxiliary import Auxiliary, Loaded, build_auxiliaries, load_auxiliary, multi_task
+from pruneexp.auxiliary import Auxiliary, build_auxiliaries, load_auxiliary, multi_task
+from pruneexp.auxiliary_masks import AUXILIARY_MASKS, by_task, compared, read_masks
 from pruneexp.config import Config, ConfigError, build, dense_config, finished_summary, run_folder
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
@@ -121,7 +122,7 @@ def _run(config: Config, parts: Parts, folder: Path) -> tuple[Path, Summary]:
     accelerator = make_accelerator(
         config["device"],
         config["precision"],
-        find_unused=parts.settings.alternate,  # the heads of the other tasks
+        find_unused=parts.settings.alternate or parts.method.staged,  # the heads of the other tasks
     )
     this_run = Run(folder, config, parts.logger, is_main=accelerator.is_main_process)
     if config["force"]:
@@ -177,6 +178,8 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
         this_run.save_weights(trainer.model.state_dict(), masks)
         if auxiliary:
             this_run.save_tensors(HEADS, task.heads.tensors())
+        if parts.method.auxiliary_masks:
+            this_run.save_tensors(AUXILIARY_MASKS, by_task(parts.method.auxiliary_masks))
         parts.model.save_processor(this_run.folder / PROCESSOR)
     accelerator.wait_for_everyone()
     # From here on every number comes from the saved files.
@@ -258,7 +261,7 @@ def summarise(
         "dense": dense,
         "test": test,
         "validation": {"final": validation, "best": trainer.progress.best},
-        "auxiliary": {name: _auxiliary_summary(trainer, name, one) for name, one in trainer.auxiliary.items()},
+        "auxiliary": {name: _auxiliary_summary(trainer, name, masks) for name in trainer.auxiliary},
         "majority_rate": None if splits.info.regression else majority_rate(splits.test.labels),
         "sparsity": {
             "target": config["method"].get("sparsity"),
@@ -285,8 +288,9 @@ def summarise(
     }
 
 
-def _auxiliary_summary(trainer: Trainer, name: str, auxiliary: Loaded) -> Summary:
-    """What the summary says of an auxiliary task."""
+def _auxiliary_summary(trainer: Trainer, name: str, masks: Masks) -> Summary:
+    """What the summary says of an auxiliary task. masks: the target's."""
+    auxiliary = trainer.auxiliary[name]
     test, headline = trainer.evaluate(auxiliary.splits.test, name), auxiliary.task.headline
     return {
         "headline": {"name": headline, "value": test[headline], "split": "test"},
@@ -294,6 +298,7 @@ def _auxiliary_summary(trainer: Trainer, name: str, auxiliary: Loaded) -> Summar
         "examples": _examples(auxiliary.splits),
         "weight": auxiliary.weight,
         "batch_size": auxiliary.batch_size,
+        "mask": compared(read_masks(trainer.run.folder, name), masks, trainer.parameters),
     }
 
 

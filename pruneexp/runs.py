@@ -6,6 +6,7 @@ metrics.jsonl        one line per evaluation
 checkpoint.pt        while running
 model.safetensors    final weights under dense names
 masks.safetensors    bool, one per pruned parameter
+auxiliary_masks.safetensors    of auxiliary tasks that have others than the target, "<task>.<parameter>"
 heads.safetensors    with auxiliary tasks: their output layers and batch-norm statistics, "<task>.<name in the model>"
 layers.csv           the per-layer table
 accuracy_vs_sparsity.png
@@ -137,7 +138,7 @@ class Run:
     def clear(self) -> None:
         """Removes what a run wrote, so that it starts over (force=true). Files of others stay."""
         if self.is_main:
-            tensors = ("model.safetensors", "masks.safetensors", "heads.safetensors")
+            tensors = [f"{name}.safetensors" for name in ("model", "masks", "auxiliary_masks", "heads")]
             for name in ("summary.json", "checkpoint.pt", "metrics.jsonl", *tensors):
                 (self.folder / name).unlink(missing_ok=True)
 

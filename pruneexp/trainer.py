@@ -33,6 +33,7 @@ from pruneexp.progress import Progress
 from pruneexp.runs import Run
 from pruneexp.schedules import Timeline
 from pruneexp.signals import Interrupted, StopRequest
+from pruneexp.stages import Stages
 from pruneexp.tasks.base import Task
 
 CALIBRATION_BATCHES = 8
@@ -148,6 +149,7 @@ class Trainer:
             self.trained.to(memory_format=torch.channels_last)
         state = self.run.restore(self.accelerator.device)
         self.method.setup(self.model, self._setting())
+        self.stages = Stages(self.method.stages(), self.timeline.total_steps)
         self.parameters = {name: stored_parameter(self.model, name) for name in self.method.weights}
         own_groups = self.method.param_groups()
         optimizer = self.recipe.build(self.trained, own_groups)
@@ -185,6 +187,7 @@ class Trainer:
             self.timeline.total_steps,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
+            tasks=lambda step: self.stages.of(step).tasks,
         )
         try:
             for batch in batches:
@@ -197,7 +200,11 @@ class Trainer:
         torch.manual_seed(((self.settings.seed * 1_000_003 + self.step) << 12) + self.accelerator.process_index)
         if self.method.before_step(self.step):
             self._masks_changed()
-        self.recipe.set_rate_(self.optimizer, self.step, self.timeline.total_steps)
+        if self.stages.starts(self.step):
+            self._start_afresh()
+        self.recipe.set_rate_(
+            self.optimizer, *self.stages.place(self.step), peak=self.stages.of(self.step).learning_rate
+        )
         loss = self._backward(batch)
         self._average_own_gradients()
         if self.method.on_grads(self.step):
@@ -246,6 +253,12 @@ class Trainer:
                 raise TrainingError(
                     f"step {self.step}: the processes disagree on the masks; this is a defect of the method"
                 )
+
+    def _start_afresh(self) -> None:
+        """Makes optimizer and averages forget the stage before."""
+        self.optimizer.state.clear()
+        if self.ema:
+            self.ema.restart()
 
     def _check_loss(self) -> None:
         if not math.isfinite(self.progress.loss_sum.item()):
