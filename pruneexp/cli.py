@@ -24,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pruneexp.config import Config, ConfigError, finished_summary, normalised, run_folder
+from pruneexp.credentials import redacted
+from pruneexp.leftovers import clear_leftovers
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
@@ -153,6 +155,8 @@ def _run_job(config: Config) -> None:
     console = Console(highlight=False, quiet=not is_main)
     folder = run_folder(config)
     summary = None if config["force"] else finished_summary(folder)
+    if summary is not None and is_main:
+        clear_leftovers(folder)
     if summary is None:
         console.print(f"folder  {folder}", soft_wrap=True)  # before the imports, which take seconds
         from pruneexp.display import setup_logging
@@ -206,6 +210,8 @@ def _config_message(error: Exception) -> str:
     if unknown:
         key = unknown.group(1) or unknown.group(2)
         return f"{key}: there is no such option; " + _suggestion(key, [*_known_keys(), *_choices()])
+    if isinstance(error, OmegaConfBaseException) and error.full_key:  # an unknown interpolation, a missing value
+        return f"{error.full_key}: {message.splitlines()[0]}; give it a value"
     return " ".join(message.split())
 
 
@@ -240,7 +246,7 @@ def _known_keys() -> list[str]:
 
 def _print_error(message: str) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
-        print(f"prune-run: {message}", file=sys.stderr)
+        print(f"prune-run: {redacted(message)}", file=sys.stderr)
 
 
 def _exit(code: int, message: str) -> None:

@@ -12,7 +12,7 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 def check_device(device: str) -> None:
     """Raises ValueError, with the remedy, if this machine has no such device."""
     kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps"):
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
         raise ValueError(f"device={device}: want auto, cpu, cuda, cuda:<index> or mps")
     if kind == "cuda":
         if not torch.cuda.is_available():

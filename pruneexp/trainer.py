@@ -61,6 +61,16 @@ class Settings:
     alternate: bool
     seed: int
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ValueError(f"training.accumulate={self.accumulate}: want 1 to batch_size={self.batch_size}")
+        if self.evaluate_every <= 0:
+            raise ValueError(f"training.evaluate_every={self.evaluate_every}: must be positive, in epochs")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"training.ema_decay={self.ema_decay}: must be in [0, 1), or null for no averaging")
+        if self.checkpoint_minutes < 0:
+            raise ValueError(f"training.checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
+
 
 class Trainer:
     """Trains a model under a pruning method and leaves it pruned, plain and unwrapped.

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             timing=Timing(options.batch_sizes, options.runs, options.compile),
             device=options.device,
             multiple_of=options.multiple_of,
+            trust=options.trust,
         )
     except ExportFailure as failure:
         _exit(1, str(failure))
@@ -56,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed calls of each, 30 by default")
     parser.add_argument(
         "--multiple-of", type=int, default=1, metavar="N", help="keep a multiple of N channels in every layer (1)"
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="a class outside pruneexp that the run's config.yaml may build, or remote_code for Python files that came "
+        "with its model; both run with your rights",
     )
     parser.add_argument("--device", default="auto", help="to test and time on: auto (default), cpu or cuda")
     return parser

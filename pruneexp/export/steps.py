@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruneexp.checksums import digests
 from pruneexp.datasets.order import eval_draws
 from pruneexp.devices import check_device
 from pruneexp.experiment import PROCESSOR, example_inputs, load
@@ -21,7 +22,7 @@ from pruneexp.measure.latency import check_timing, compiled, eager, latencies, o
 from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.models.errors import first_line
 from pruneexp.runs import write_json
-from pruneexp.surgery.files import save_shrunk
+from pruneexp.surgery.files import WEIGHTS, save_shrunk
 from pruneexp.surgery.shrink import Shrunk, shrink_and_report
 from pruneexp.surgery.verify import verify
 from pruneexp.tasks.base import predict
@@ -57,12 +58,12 @@ def export(
     timing: Timing = Timing(),
     device: str = "auto",
     multiple_of: int = 1,
+    trust: Collection[str] = (),
 ) -> Record:
     """Writes the smaller model of a run into the folder `output`, and returns what export.json says of it.
 
     formats: any of "onnx", "torch_export", "compressed". device: to test and time on. multiple_of: as in
-    `shrink_and_report`. An earlier export is replaced, at
-    the end and at once.
+    `shrink_and_report`. trust: as in `pruneexp.load`. An earlier export is replaced, at the end and at once.
 
     Raises:
         ValueError: the folder holds no run with masks, its files are damaged, its data is not there, nothing can be
@@ -74,7 +75,7 @@ def export(
         raise ValueError(f"--output {output}: exists and is no export; choose another folder")
     check_formats(formats)
     where = _device(device)
-    source = open_run(folder, where)
+    source = open_run(folder, where, trust)
     example = first_examples(source.splits, 2, torch.device("cpu"))
     shrunk = shrink_and_report(source.network, source.masks, example, multiple_of=multiple_of)
     if _parameters(shrunk.network) == _parameters(source.network) and "compressed" not in formats:
@@ -93,8 +94,9 @@ def export(
             "files": written,
             "latency": _latency(source, shrunk, partial, where, timing),
         }
+        record["sha256"] = digests(partial, (WEIGHTS,), source.config)
         write_json(partial / "export.json", record)
-        _read_back(shrunk.network, partial, example)
+        _read_back(shrunk.network, partial, example, trust)
     return {**record, "folder": str(output)}
 
 
@@ -174,10 +176,10 @@ def _write(source: Source, network: nn.Module, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _read_back(network: nn.Module, folder: Path, example: Any) -> None:
+def _read_back(network: nn.Module, folder: Path, example: Any, trust: Collection[str]) -> None:
     """Raises ExportFailure unless the written model gives the very same outputs."""
     try:
-        again = load(folder)
+        again = load(folder, trust=trust)
     except ValueError as error:
         raise ExportFailure(f"the written model cannot be read back: {error}") from error
     if not torch.equal(predict(again, example), predict(network.eval(), example)):
@@ -188,6 +190,7 @@ def _read_back(network: nn.Module, folder: Path, example: Any) -> None:
 def _replacing_folder(output: Path) -> Iterator[Path]:
     """A new folder that takes the place of `output` at the end, or is removed if an exception comes."""
     output.parent.mkdir(parents=True, exist_ok=True)
+    _clear_after_the_dead(output)
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
     partial.mkdir()
@@ -199,3 +202,28 @@ def _replacing_folder(output: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_after_the_dead(output: Path) -> None:
+    """Removes what killed exports to `output` left, but for an earlier export that they had moved out of the way."""
+    for path in sorted(output.parent.glob(f".{output.name}.*")):
+        pid, kind = path.suffixes[-2:] if len(path.suffixes) > 1 else ("", "")
+        if kind not in (".tmp", ".old") or not pid[1:].isdecimal() or _alive(int(pid[1:])):
+            continue
+        if kind == ".old" and not output.exists():
+            path.replace(output)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of this number runs here."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # someone else's
+    return True
