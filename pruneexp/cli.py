@@ -119,7 +119,7 @@ def _compose_and_run(composed: DictConfig) -> None:
         if not multirun or code >= 128:
             if message is None:
                 raise
-            _exit(code, message)
+            _exit(code, message, anywhere=getattr(error, "on_any_process", False))
         if message is None:
             traceback.print_exc()
         _print_error(f"job {job.job.num} ({' '.join(job.overrides.task)}): {message or repr(error)}")
@@ -188,8 +188,8 @@ def _failure(error: Exception) -> tuple[int, str | None]:
     """The exit code of an exception and the line to print; None for a defect of ours, where a traceback is wanted."""
     if isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
         return 2, _config_message(error)
+    from pruneexp.failures import TrainingError
     from pruneexp.signals import Interrupted
-    from pruneexp.trainer import TrainingError
 
     if isinstance(error, Interrupted):
         return error.exit_code, str(error)
@@ -244,13 +244,14 @@ def _known_keys() -> list[str]:
     return walk(OmegaConf.to_container(composed, resolve=False), "")
 
 
-def _print_error(message: str) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
+def _print_error(message: str, *, anywhere: bool = False) -> None:
+    """anywhere: not on the first process only."""
+    if anywhere or int(os.environ.get("RANK", "0")) == 0:
         print(f"prune-run: {redacted(message)}", file=sys.stderr)
 
 
-def _exit(code: int, message: str) -> None:
-    _print_error(message)
+def _exit(code: int, message: str, *, anywhere: bool = False) -> None:
+    _print_error(message, anywhere=anywhere)
     raise SystemExit(code)
 
 

@@ -26,6 +26,7 @@ from pruneexp.config import (
 )
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
+from pruneexp.failures import explained
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
 from pruneexp.measure.flops import effective, macs
@@ -127,7 +128,8 @@ def run(config: Config) -> tuple[Path, Summary]:
         this_run.clear()
     exit_code = 1
     try:
-        summary = _train(parts, this_run, accelerator, dense_folder)
+        with explained(config, folder):
+            summary = _train(parts, this_run, accelerator, dense_folder)
         exit_code = 0
     finally:
         parts.logger.close(exit_code)

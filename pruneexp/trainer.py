@@ -19,6 +19,7 @@ from pruneexp.datasets.seeds import AUXILIARY, mixed
 from pruneexp.datasets.streams import Stream, Streams
 from pruneexp.display import Bar, bar
 from pruneexp.ema import EMA
+from pruneexp.failures import TrainingError, one_line
 from pruneexp.masks import (
     apply_masks_,
     fingerprint,
@@ -34,10 +35,6 @@ from pruneexp.signals import Interrupted, StopRequest
 from pruneexp.tasks.base import Task
 
 CALIBRATION_BATCHES = 8
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class Trainer:
         bar_of_run = bar(
             self.run.config["choices"]["method"], self.timeline.total_steps, self.step, visible=self.run.is_main
         )
-        with StopRequest() as stop, bar_of_run as progress:
+        with StopRequest() as stop, bar_of_run as progress, one_line(self):
             if self.step == 0 and self.settings.evaluate_first:
                 self._evaluate(progress)
             for batch in self._batches():
@@ -198,11 +195,8 @@ class Trainer:
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
-        try:
-            for batch in batches:
-                yield self._laid_out(batch)
-        except ValueError as error:
-            raise TrainingError(f"step {self.step}: {error}") from error
+        for batch in batches:
+            yield self._laid_out(batch)
 
     def _laid_out(self, batch: Batch) -> Batch:
         if self.settings.channels_last and isinstance(batch["inputs"], Tensor):
@@ -337,7 +331,7 @@ class Trainer:
         # Mixed precision acts on the forward of what was wrapped; where that is around the model, not on the model's.
         around = self.wrapped is not None and self.trained is not self.model
         precision = self.accelerator.autocast() if around else nullcontext()
-        with self.task.serving(task) as served, precision:
+        with self.task.serving(task) as served, precision, one_line(self):
             return served.evaluate(self.model, batches, self.accelerator.gather)
 
     def _stop_agreed(self, stop: StopRequest) -> bool:

@@ -36,6 +36,7 @@ LAYERS = (
         "checksums",
         "credentials",
         "leftovers",
+        "failures",
     ),
     ("datasets", "models", "tasks", "measure", "loggers", "surgery", "structured", "auxiliary"),
     ("methods",),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import pruneexp
 from pruneexp import experiment
 from pruneexp.cli import CONFIGS, compose, help_text
-from pruneexp.config import ConfigError, auxiliary_keys, dense_config, run_folder, run_hash
+from pruneexp.config import auxiliary_keys, dense_config, run_folder, run_hash
 from pruneexp.models.bert_tiny import BertTiny
 from pruneexp.runs import Run
 from pruneexp.trainer import Trainer
