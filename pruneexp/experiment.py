@@ -357,10 +357,10 @@ def load(folder: str | Path, *, trust: Collection[str] = ()) -> nn.Module:
     return model.eval()
 
 
-def recipe_of(folder: Path, *, trust: Collection[str] = ()) -> tuple[Model, DataInfo]:
+def recipe_of(folder: Path, *, trust: Collection[str] = (), edited: bool = False) -> tuple[Model, DataInfo]:
     """The recipe of the model in the folder of a run or of an export, and the form of the data it was made for.
 
-    trust: as in `load`.
+    trust: as in `load`. edited: go by config.yaml also if it was edited after the run.
 
     Raises:
         ValueError: the folder is neither, or its files are damaged, edited or not to be trusted.
@@ -374,7 +374,8 @@ def recipe_of(folder: Path, *, trust: Collection[str] = ()) -> tuple[Model, Data
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder}: summary.json or config.yaml is damaged ({reason}); run it again") from error
-    check_config(folder, summary, config)
+    if not edited:
+        check_config(folder, summary, config)
     check_targets(node, "model", folder / "config.yaml", trust)
     if node.get("trust_remote_code") and REMOTE_CODE not in trust:
         raise ValueError(

@@ -43,7 +43,7 @@ LAYERS = (
     ("runs", "trainer"),
     ("report",),
     ("experiment",),
-    ("export",),
+    ("export", "verification"),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
