@@ -1,6 +1,7 @@
 """Choosing a device and a precision."""
 
 import gc
+import os
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -27,6 +28,19 @@ def check_precision(precision: str) -> None:
     """Raises ValueError if training knows no such precision."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision}: want one of {', '.join(PRECISIONS)}")
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Lets torch use only kernels that give the same bits each time, or again any. A CPU uses no others.
+
+    An operation that has no such kernel raises. cuBLAS wants its workspace set before its first use
+    (https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility).
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.deterministic = wanted
+    torch.backends.cudnn.benchmark = False
 
 
 def make_accelerator(device: str, precision: str, *, find_unused: bool = False) -> Accelerator:

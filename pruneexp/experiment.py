@@ -25,7 +25,7 @@ from pruneexp.config import (
     run_folder,
 )
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
-from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
+from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator, set_deterministic
 from pruneexp.failures import explained
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
@@ -118,6 +118,7 @@ def run(config: Config) -> tuple[Path, Summary]:
         dense_folder, _ = run({**dense_config(config), "force": False})
     elif config["dense"] not in ("none", "pretrained"):
         dense_folder = Path(config["dense"])
+    set_deterministic(config["deterministic"])
     accelerator = make_accelerator(
         config["device"],
         config["precision"],

@@ -56,6 +56,10 @@ def explained(config: Mapping[str, Any], folder: object) -> Iterator[None]:
                 f"another process of this run has ended, and this one cannot go on alone; the same command resumes "
                 f"{folder}"
             ) from error
+        if "deterministic" in text:
+            raise TrainingError(
+                f"deterministic=true: {' '.join(text.split()).partition(',')[0]}; leave it out, or take device=cpu"
+            ) from error
         raise
 
 
