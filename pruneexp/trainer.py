@@ -20,6 +20,7 @@ from pruneexp.datasets.streams import Calibration, Stream, Streams
 from pruneexp.display import Bar, bar
 from pruneexp.ema import EMA
 from pruneexp.evaluation import Evaluator
+from pruneexp.failures import TrainingError, one_line
 from pruneexp.masks import (
     apply_masks_,
     fingerprint,
@@ -37,10 +38,6 @@ from pruneexp.stages import Stages
 from pruneexp.tasks.base import Task
 
 CALIBRATION_BATCHES = 8
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,16 @@ class Settings:
     compile: bool
     alternate: bool
     seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ValueError(f"training.accumulate={self.accumulate}: want 1 to batch_size={self.batch_size}")
+        if self.evaluate_every <= 0:
+            raise ValueError(f"training.evaluate_every={self.evaluate_every}: must be positive, in epochs")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"training.ema_decay={self.ema_decay}: must be in [0, 1), or null for no averaging")
+        if self.checkpoint_minutes < 0:
+            raise ValueError(f"training.checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
 
 
 class Trainer:
@@ -121,7 +128,7 @@ class Trainer:
         bar_of_run = bar(
             self.run.config["choices"]["method"], self.timeline.total_steps, self.step, visible=self.run.is_main
         )
-        with StopRequest() as stop, bar_of_run as shown:
+        with StopRequest() as stop, bar_of_run as shown, one_line(self):
             if self.step == 0 and self.settings.evaluate_first:
                 self._evaluate(shown)
             for batch in self._batches():
@@ -162,7 +169,7 @@ class Trainer:
             optimizer.load_state_dict(state["optimizer"])
             if self.ema:
                 self.ema.load_state_dict(state["ema"])
-            self.progress.load_state_dict(state["progress"])
+            self.progress.load_state_dict(state)
         self.run.start(device=str(self.accelerator.device), resumed_from=self.progress.resumed_from)
         if self.settings.compile:
             self.model.compile()
@@ -189,11 +196,8 @@ class Trainer:
             world_size=self.accelerator.num_processes,
             tasks=lambda step: self.stages.of(step).tasks,
         )
-        try:
-            for batch in batches:
-                yield channels_last(batch) if self.settings.channels_last else batch
-        except ValueError as error:
-            raise TrainingError(f"step {self.step}: {error}") from error
+        for batch in batches:
+            yield channels_last(batch) if self.settings.channels_last else batch
 
     def _train_step(self, batch: Batch) -> None:
         # Reseeding makes dropout a function of (seed, step, process), so that nothing random is to be saved.
@@ -316,7 +320,7 @@ class Trainer:
         """The metrics of a task, by name, on a split of its data, the same on every process."""
         # Mixed precision acts on the forward of what was wrapped; where that is around the model, not on the model's.
         around = self.wrapped is not None and self.trained is not self.model
-        with self.accelerator.autocast() if around else nullcontext():
+        with self.accelerator.autocast() if around else nullcontext(), one_line(self):
             return self.evaluator(split, task)
 
     def _stop_agreed(self, stop: StopRequest) -> bool:
@@ -332,7 +336,7 @@ class Trainer:
         self._check_loss()
         self.run.save(
             {
-                "progress": self.progress.state_dict(),
+                **self.progress.state_dict(),
                 "model": self.trained.state_dict(),
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),

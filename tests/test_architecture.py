@@ -37,13 +37,17 @@ LAYERS = (
         "display",
         "locks",
         "tensor_files",
+        "checksums",
+        "credentials",
+        "leftovers",
+        "failures",
     ),
     ("datasets", "models", "tasks", "measure", "loggers", "surgery", "structured", "auxiliary", "auxiliary_masks"),
     ("methods",),
     ("runs", "progress", "evaluation", "trainer"),
     ("report",),
     ("experiment",),
-    ("export",),
+    ("export", "verification"),
     ("composing", "sweeps", "cli"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

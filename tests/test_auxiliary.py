@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 import pruneexp
 from pruneexp import experiment
 from pruneexp.cli import CONFIGS, compose, help_text
-from pruneexp.config import ConfigError, auxiliary_keys, dense_config, run_folder, run_hash
+from pruneexp.config import auxiliary_keys, dense_config, run_folder, run_hash
 from pruneexp.models.bert_tiny import BertTiny
 from pruneexp.runs import Run
 from pruneexp.trainer import Trainer
@@ -276,34 +276,3 @@ def test_the_help_says_how_to_add_tasks():
     assert "auxiliary@auxiliary_2=glue/rte" in text
     assert "auxiliary   _task" not in text
     assert ", cifar10" in text[text.index("  auxiliary ") :]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            ["auxiliary=text_embedded"],
-            "auxiliary=text_embedded: holds texts, but the target images; take one of images",
-        ),
-        (["auxiliary=cifar10", "auxiliary.root=nowhere"], "auxiliary.root=nowhere: no folder there; give the folder"),
-        (["auxiliary@auxiliary_2=digits", "auxiliary_2.fraction=2"], "auxiliary_2.fraction=2: give a number above 0"),
-        (["auxiliary=digits", "auxiliary.weight=-1"], "auxiliary.weight=-1: must not be negative"),
-        (["auxiliary=digits", "auxiliary.weight=much"], "auxiliary.weight='much': want a number"),
-        (["auxiliary=digits", "auxiliary.batch_size=0"], "auxiliary.batch_size=0: must be at least 1"),
-        (["auxiliary=digits", "auxiliary.mean=[0.1,0.2]"], "auxiliary.mean=[0.1, 0.2]: 2 numbers for 1 channels"),
-        (["multi_task.alternate=true"], "multi_task.alternate=True: there is no auxiliary task"),
-        (["multi_task.target_weight=2"], "multi_task.target_weight=2: there is no auxiliary task"),
-        (["auxiliary=digits", "multi_task.target_weight=-2"], "multi_task.target_weight=-2: must not be negative"),
-        (["dense_run.auxiliary=3"], "dense_run.auxiliary=3: want true, false or null"),
-        (
-            ["auxiliary=digits", "auxiliary.batch_size=2", "training.accumulate=3"],
-            "training.accumulate=3: a process has 2",
-        ),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_cannot_work_is_refused_in_one_line(options, message, tmp_path):
-    with pytest.raises(ConfigError) as error:
-        run(tmp_path, *DIGITS, *options)
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)

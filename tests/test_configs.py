@@ -71,48 +71,6 @@ def test_every_class_has_a_config(group):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["seed=abc"], "seed='abc': want a whole number"),
-        (["seed=-1"], "seed=-1: must not be negative"),
-        (["epochs=0"], "epochs=0: must be positive"),
-        (["batch_size=0"], "batch_size=0: must be at least 1"),
-        (["label_smoothing=1"], "label_smoothing=1: must be in [0, 1)"),
-        (["force=2"], "force=2: want true or false"),
-        (["method=cofi", "budget=erk"], "budget=erk: method=cofi takes no budget; leave it out"),
-    ],
-)
-def test_impossible_top_level_values(overrides, message):
-    with pytest.raises(ConfigError) as error:
-        compose(overrides)
-    assert str(error.value) == message
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["sparsity=1.2"], "sparsity=1.2: must be in [0, 1)"),
-        (["sparsity=high"], "sparsity='high': want a number"),
-        (["method.tau=0"], "method.tau=0: must be positive"),
-        (["method.tau=null"], "method.tau=None: want a number"),
-        (["method.harden_at=1.5"], "method.harden_at=1.5: must be in (0, 1]"),
-        (["method=gmp", "method.update_every=0"], "method.update_every=0: must be at least 1 step"),
-        (["schedule.end=2"], "schedule.end=2: want"),
-        (["+method.colour=red"], "method.colour=red: no such option of PDP"),
-        (["exclude=[1]"], "want a list of text"),
-        (["method=cofi", "pattern=unstructured"], "pattern=Unstructured: this method has gates on whole"),
-        (["method=cofi", "method.gate.low=1"], "gate.low=1, gate.high=1.1: want low < 0"),
-        (["method=gmp", "pattern=structured"], "heads are part of attention_layers, and this method ranks units"),
-    ],
-)
-def test_impossible_method_options(overrides, message):
-    with pytest.raises(ConfigError) as error:
-        build(compose(overrides)["method"], "method")
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("override", "message"),
     [
         (

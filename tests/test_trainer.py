@@ -105,7 +105,7 @@ def test_resume_is_bitwise_with(option, tmp_path, monkeypatch):
 
     def save_and_die(self, state):
         save(self, state)
-        if state["progress"]["step"] == 6:
+        if state["step"] == 6:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "save", save_and_die)
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_checkpoint(t
     with pytest.raises(TrainingError, match="not finite at step 5 of 6; the last good checkpoint is"):
         run(tmp_path)
     (folder,) = tmp_path.glob("default/*")
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["progress"]["step"] == 3
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 3
     assert not (folder / "summary.json").exists()
 
 
@@ -173,7 +173,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_other_runs(tmp_path, monkeypa
     monkeypatch.undo()
     (folder,) = tmp_path.glob("default/pdp-*")
     assert not list(folder.glob(".*.tmp"))
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["progress"]["step"] == 3
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 3
     _, summary = run(tmp_path)
     assert summary["resumed_from"] == 3
     assert before == {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device=options.device,
             multiple_of=options.multiple_of,
             channels=options.channels,
+            trust=options.trust,
         )
     except ExportFailure as failure:
         _exit(1, str(failure))
@@ -68,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=CHANNELS,
         help="each layer reads only the channels that it kept itself (UPSCALE): re-ordered so that most are slices "
         "(unconstrained), copied (unordered), or only channels gone that nobody reads (constrained)",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="a class outside pruneexp that the run's config.yaml may build, or remote_code for Python files that came "
+        "with its model; both run with your rights",
     )
     parser.add_argument("--device", default="auto", help="to test and time on: auto (default), cpu or cuda")
     return parser

@@ -3,7 +3,7 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruneexp.checksums import digests
 from pruneexp.datasets.order import eval_draws
 from pruneexp.devices import check_device
 from pruneexp.experiment import PROCESSOR, example_inputs, load
@@ -22,7 +23,7 @@ from pruneexp.measure.latency import check_timing, compiled, eager, in_dtype, la
 from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.models.errors import first_line
 from pruneexp.runs import write_json
-from pruneexp.surgery.files import save_shrunk
+from pruneexp.surgery.files import WEIGHTS, save_shrunk
 from pruneexp.surgery.own_channels import OwnChannels, own_channels, save_own_channels
 from pruneexp.surgery.semi_structured import DTYPE, check_gpu, semi_structured
 from pruneexp.surgery.shrink import Shrunk, shrink_and_report
@@ -66,12 +67,13 @@ def export(
     device: str = "auto",
     multiple_of: int = 1,
     channels: str | None = None,
+    trust: Collection[str] = (),
 ) -> Record:
     """Writes the smaller model of a run into the folder `output`, and returns what export.json says of it.
 
     formats: any of "onnx", "torch_export", "compressed". device: to test and time on. multiple_of: as in
-    `shrink_and_report`. channels: a mode of `pruneexp.surgery.own_channels` instead of that. An earlier export is
-    replaced, at the end and at once.
+    `shrink_and_report`. channels: a mode of `pruneexp.surgery.own_channels` instead of that. trust: as in
+    `pruneexp.load`. An earlier export is replaced, at the end and at once.
 
     Raises:
         ValueError: the folder holds no run with masks, its files are damaged, its data is not there, nothing can be
@@ -85,7 +87,7 @@ def export(
     where = _device(device)
     if timing.semi_structured:
         check_gpu(where)
-    source = open_run(folder, where)
+    source = open_run(folder, where, trust)
     example = first_examples(source.splits, 2, torch.device("cpu"))
     shrunk = _shrunk(source, example, multiple_of, channels)
     still_of_use = "compressed" in formats or timing.semi_structured
@@ -106,8 +108,9 @@ def export(
             "files": written,
             "latency": _latency(source, shrunk, partial, where, timing),
         }
+        record["sha256"] = digests(partial, (WEIGHTS,), source.config)
         write_json(partial / "export.json", record)
-        _read_back(shrunk.network, partial, example)
+        _read_back(shrunk.network, partial, example, trust)
     return {**record, "folder": str(output)}
 
 
@@ -202,10 +205,10 @@ def _write(source: Source, shrunk: Shrunk, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _read_back(network: nn.Module, folder: Path, example: Any) -> None:
+def _read_back(network: nn.Module, folder: Path, example: Any, trust: Collection[str]) -> None:
     """Raises ExportFailure unless the written model gives the very same outputs."""
     try:
-        again = load(folder)
+        again = load(folder, trust=trust)
     except ValueError as error:
         raise ExportFailure(f"the written model cannot be read back: {error}") from error
     if not torch.equal(predict(again, example), predict(network.eval(), example)):
@@ -216,6 +219,7 @@ def _read_back(network: nn.Module, folder: Path, example: Any) -> None:
 def _replacing_folder(output: Path) -> Iterator[Path]:
     """A new folder that takes the place of `output` at the end, or is removed if an exception comes."""
     output.parent.mkdir(parents=True, exist_ok=True)
+    _clear_after_the_dead(output)
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
     partial.mkdir()
@@ -227,3 +231,28 @@ def _replacing_folder(output: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_after_the_dead(output: Path) -> None:
+    """Removes what killed exports to `output` left, but for an earlier export that they had moved out of the way."""
+    for path in sorted(output.parent.glob(f".{output.name}.*")):
+        pid, kind = path.suffixes[-2:] if len(path.suffixes) > 1 else ("", "")
+        if kind not in (".tmp", ".old") or not pid[1:].isdecimal() or _alive(int(pid[1:])):
+            continue
+        if kind == ".old" and not output.exists():
+            path.replace(output)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of this number runs here."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # someone else's
+    return True

@@ -265,7 +265,10 @@ def groups_of(
     }
     names = [name for group in groups.values() for name in group.parameters]
     if not names:
-        raise ValueError(f"pattern={type(pattern).__name__}: fits none of the {len(candidates)} prunable layers")
+        raise ValueError(
+            f"pattern={type(pattern).__name__}: fits none of the {len(candidates)} prunable layers of "
+            f"{type(model).__name__}; take pattern=unstructured, or another model"
+        )
     parameters = dict(model.named_parameters())
     weights = {name: parameters[name] for name in dict.fromkeys(names)}
     if left := sorted(candidates.keys() - weights.keys()):

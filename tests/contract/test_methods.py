@@ -193,7 +193,7 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Run, "save", keep)
     run("pdp", tmp_path)
-    assert kept["state"]["progress"]["step"] == 18
+    assert kept["state"]["step"] == 18
 
 
 RANKING = ("magnitude", "gmp", "random", "pdp", "movement")

@@ -137,47 +137,6 @@ def test_two_processes_agree_with_one_about_an_auxiliary_task(tmp_path):
     assert check_that_two_processes_agree_with_one(tmp_path, *options, "-m") == ["magnitude", "magnitude"]
 
 
-BAD_INPUT = [
-    (["method=pdpp"], "method=pdpp: there is no such method; did you mean pdp"),
-    (["auxiliary=digit"], "auxiliary=digit: there is no such auxiliary; did you mean digits"),
-    (["auxiliary.weight=2"], "auxiliary.weight: there is no such option"),
-    (["-m", "method=pdp,gmp", "--cfg", "job"], "--cfg: shows the options of one run"),
-    (["model=resnet21"], "model=resnet21: there is no such model; did you mean resnet"),
-    (["dataset=glue/mrcp"], "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
-    (["sparsty=0.5"], "sparsty: there is no such option; did you mean sparsity"),
-    (["sparsity=1.2"], "sparsity=1.2: must be in [0, 1)"),
-    (["sparsity=high"], "sparsity='high': want a number"),
-    (["model=bert_tiny"], "model=bert_tiny: reads texts, but dataset=digits holds images"),
-    (["model.checkpoint=nowhere.pt"], "checkpoint=nowhere.pt: no such file"),
-    (["dataset=cifar10", "dataset.root=nowhere"], "dataset.root=nowhere"),
-    (["device=cuda:99"], "device=cuda:99"),
-    (["dense=nowhere"], "dense=nowhere: want train, pretrained, none, or the folder of a finished run"),
-    (["method=nm", "pattern.n=5"], "pattern.n=5, pattern.m=4: want 1 <= n <= m"),
-    (["method=nm", "sparsity=0.8"], "sparsity=0.8: 2:4 has a sparsity of 0.5"),
-    (["method=str", "sparsity=0.8"], "sparsity=0.8: method=str has no target, it finds its sparsity itself"),
-    (["precision=fp8"], "precision=fp8: want one of fp32, bf16"),
-    (["exclude=[layer9.*]"], "exclude=layer9.*: is no part"),
-    (["sparsity=0.99999", "exclude=[]"], "at least one has to stay in each"),
-    (["seed"], "seed"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(case[0]) for case in BAD_INPUT])
-def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
-    """In this process, to save the start of each; the exit code is what the shell would see."""
-    from pruneexp import cli
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prune-run", "logger=none", "dense=none", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    errors = capsys.readouterr().err.strip()
-    assert stop.value.code == 2
-    assert message in errors
-    assert "\n" not in errors
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_nan_loss_names_the_step_and_keeps_the_checkpoint(tmp_path):
     done = prune_run(*SMALL, "optimizer.learning_rate=1e30", cwd=tmp_path)
     assert done.returncode == 1

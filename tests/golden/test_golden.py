@@ -25,8 +25,8 @@ EXPECTED = {
     "str": (0.64338, pytest.approx(0.1171, abs=1e-3)),  # learned, so that rounding can move single weights
 }
 
-# PDP's slope at the threshold is 50 and amplifies rounding: with tau = 0.02 t^2 and the same formula in float64 the loss was
-# 1.033, and written (|w| - t)(|w| + t) / tau it was 1.002.
+# PDP's slope at the threshold is 50 and amplifies rounding: with tau = 0.02 t^2 and the same formula in float64 the
+# loss was 1.033, and written (|w| - t)(|w| + t) / tau it was 1.002.
 TOLERANCE = {"pdp": 0.03, "pdp_paper": 0.03}
 
 STEERED = {"soft_movement": ["optimizer=adamw", "method.score_learning_rate=1"]}  # so that 20 steps are enough
