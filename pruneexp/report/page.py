@@ -141,9 +141,14 @@ def _options(report: Report) -> str:
 
 
 def _commands(report: Report) -> str:
+    """Each command line with the runs that it made: a sweep's made many."""
     whole = f"<p>The sweep:</p>{preformatted(report.sweep.command)}" if report.sweep else ""
-    lines = [f"{run.hash}  {run.command}" for run in _every(report) if run.command]
-    return whole + (preformatted("\n".join(lines)) if lines else "")
+    groups = _grouped([run for run in _every(report) if run.command], lambda run: run.command)
+    return whole + "".join(_of(some) + preformatted(some[0].command) for some in groups)
+
+
+def _of(runs: list[FinishedRun]) -> str:
+    return f"<p>{text(', '.join(run.hash for run in runs))}</p>"
 
 
 def _environment(report: Report) -> str:
@@ -151,7 +156,7 @@ def _environment(report: Report) -> str:
     parts = []
     for some in _grouped(_every(report), lambda run: repr(_machine(run))):
         facts = "\n".join(f"{name}: {value}" for name, value in _machine(some[0]).items()) or "not known"
-        parts.append(f"<p>{text(', '.join(run.hash for run in some))}</p>{preformatted(facts)}")
+        parts.append(_of(some) + preformatted(facts))
     return "".join(parts)
 
 
