@@ -1,13 +1,13 @@
 """A report as one HTML page that needs nothing else: tables, charts, runs, options, commands, environment."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 
 from pruneexp.report.build import Report
-from pruneexp.report.charts import charts
+from pruneexp.report.chart_style import Chart
 from pruneexp.report.files import write_whole
 from pruneexp.report.finished import FinishedRun
 from pruneexp.report.grid import make_grid
@@ -34,18 +34,18 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The page may load nothing, and run nothing."""
 
 
-def write_page(report: Report, path: Path) -> list[Path]:
+def write_page(report: Report, drawn: Sequence[Chart], path: Path) -> list[Path]:
     """Writes the page; its path."""
-    write_whole(path, page(report))
+    write_whole(path, page(report, drawn))
     return [path]
 
 
-def page(report: Report) -> str:
-    """The whole page."""
+def page(report: Report, drawn: Sequence[Chart]) -> str:
+    """The whole page, with these charts."""
     title = _title(report)
     sections = {
         "Results": "".join(grid_table(make_grid(table)) for table in report.tables),
-        "Charts": f'<div class="charts">{"".join(map(figure, charts(report)))}</div>',
+        "Charts": f'<div class="charts">{"".join(map(figure, drawn))}</div>',
         "Left out": _left_out(report),
         "Runs": _runs(report),
         "Options": _options(report),
@@ -100,7 +100,7 @@ def _runs(report: Report) -> str:
                 DASH if value is None else f"{headline['name']} {score_text(headline['name'], value)}",
                 f"{100 * run.summary['sparsity']['prunable']:.2f} %",
                 DASH if seconds is None else f"{seconds:.0f} s",
-                run.commit[:12] or DASH,
+                run.short_commit or DASH,
                 run.meta.get("start", DASH),
                 run.folder,
             )
@@ -161,7 +161,7 @@ def _environment(report: Report) -> str:
 
 
 def _machine(run: FinishedRun) -> dict[str, object]:
-    kept = ("commit", "versions", "platform", "device", "threads")
+    kept = ("versions", "platform", "device", "threads")
     return flat({name: run.meta[name] for name in kept if name in run.meta})
 
 

@@ -8,6 +8,7 @@ import pytest
 import wandb
 
 from pruneexp.report.build import Request, make_report
+from pruneexp.report.charts import charts
 from pruneexp.report.command import main
 from pruneexp.report.mirror import MirrorError, mirror
 
@@ -67,7 +68,7 @@ def test_values_of_several_kinds_go_into_one_column(make_run, tmp_path):
     make_run(0.5)
     make_run(0.75, method="str", found=0.85)
     report = make_report(Request([str(tmp_path / "runs")], ["method"], ["sparsity"], bundled=False))
-    place = mirror(report, project="mine", mode="offline", folder=tmp_path / "out")
+    place = mirror(report, charts(report), project="mine", mode="offline", folder=tmp_path / "out")
     assert place.startswith(f"W&B, offline: wandb sync {tmp_path / 'out'}")
     (run,) = offline_runs(tmp_path / "out")
     columns, rows = tables_of(tmp_path / "out", run)["cells"]
@@ -78,12 +79,14 @@ def test_wandb_switched_off_and_wandb_broken(make_run, tmp_path, monkeypatch, ca
     make_run()
     report = make_report(Request([str(tmp_path / "runs")], bundled=False))
     monkeypatch.setattr(wandb.setup().settings, "mode", "disabled")
-    assert mirror(report, project=None, mode="auto", folder=tmp_path) == "W&B is switched off (WANDB_MODE)"
+    assert (
+        mirror(report, charts(report), project=None, mode="auto", folder=tmp_path) == "W&B is switched off (WANDB_MODE)"
+    )
     monkeypatch.setattr(
         "pruneexp.report.mirror.open_run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no\nroom"))
     )
     with pytest.raises(MirrorError, match=r"^W&B: no$"):
-        mirror(report, project=None, mode="offline", folder=tmp_path)
+        mirror(report, charts(report), project=None, mode="offline", folder=tmp_path)
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path / "runs"), "--wandb"])
     assert stop.value.code == 1 and capsys.readouterr().err == "prune-report: W&B: no\n"

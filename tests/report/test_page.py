@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pruneexp.report.build import Request, make_report
+from pruneexp.report.charts import charts
 from pruneexp.report.page import page, write_page
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -49,7 +50,11 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def html(tmp_path):
-    return lambda **options: page(make_report(Request([str(tmp_path / "runs")], bundled=False, **options)))
+    def html(**options):
+        report = make_report(Request([str(tmp_path / "runs")], bundled=False, **options))
+        return page(report, charts(report))
+
+    return html
 
 
 def check_that_it_is_self_contained(html):
@@ -85,7 +90,7 @@ def test_everything_is_on_the_page(make_run, html, tmp_path):
         "test accuracy against sparsity of the prunable weights",
         "running or interrupted at step 10 of 20",
         "00000001",  # a hash
-        "c0ffeec0ffee",  # its commit
+        "c0ffeec0",  # its commit
         "prune-run seed=2",
         "torch: 2.13.0",
         "learning_rate: 0.1",  # of config.yaml
@@ -123,7 +128,8 @@ def test_a_browser_shows_it_from_the_file_system_and_finds_nothing_amiss(make_ru
     """The page's policy forbids whatever it would load, so that a browser would say so on its console."""
     for seed in (1, 2):
         make_run(0.5, seed=seed)
-    (path,) = write_page(make_report(Request([str(tmp_path / "runs")], bundled=False)), tmp_path / "report.html")
+    report = make_report(Request([str(tmp_path / "runs")], bundled=False))
+    (path,) = write_page(report, charts(report), tmp_path / "report.html")
     for line, complaints in (("", 0), ('<img src="http://localhost/x.png">', 1)):
         path.write_text(path.read_text().replace("</body>", f"{line}</body>"))
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
