@@ -54,6 +54,7 @@ SPOT_CHECKS = [
         "release",
     ),
     ("cifar10", "accuracy", {"method": "tpp", "share of filters pruned": 0.95}, "85.86", "release"),
+    ("cifar10", "accuracy", {"method": "static 2x", "sparsity": 0.95}, "89.7", "release"),
     ("upscale", "accuracy gained", {"model": "DenseNet at best"}, "16.9", "paper"),
 ]
 
@@ -158,6 +159,13 @@ def test_rows_of_methods_that_only_papers_have(make_run, table):
 def test_other_runs_and_runs_on_part_of_the_data_have_no_number(make_run, table, option):
     make_run(0.6, **option)
     assert set(numbers(table()).values()) == {(None, None)}
+
+
+def test_a_local_copy_of_a_model_is_known_by_the_name_of_its_folder(make_run, table):
+    text = OWN.replace("where: {", "where: {model.name_or_path: hub/bert-base-uncased, ")
+    make_run(0.6, model__name_or_path="/models/bert-base-uncased")
+    make_run(0.6, model__name_or_path="/models/MiniLM")
+    assert numbers(table(text)) == {"/models/MiniLM": (None, None), "/models/bert-base-uncased": ("60.5 ± 0.3", -0.5)}
 
 
 def test_a_sparsity_that_was_found_is_compared_where_it_ended(make_run, table):
