@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from pruneexp.report.command import main
 
@@ -140,3 +141,36 @@ def test_neither_help_nor_a_table_imports_torch(runs, tmp_path):
     for arguments in (["--help"], [str(tmp_path / "runs"), "--html", str(tmp_path / "r.html")]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+ODD = [
+    ("summary.json", ("headline", "value"), 10**400),
+    ("summary.json", ("macs", "effective"), [1]),
+    ("summary.json", ("macs",), "many"),
+    ("summary.json", ("dense",), 3),
+    ("config.yaml", ("dense",), None),
+    ("config.yaml", ("choices", "method"), ["pdp"]),
+    ("config.yaml", ("choices", "model"), None),
+    ("config.yaml", ("method", "sparsity"), 10**400),
+    ("config.yaml", ("method", "sparsity"), {"a": 1}),
+    ("config.yaml", ("method", "pattern"), "unstructured"),
+    ("config.yaml", ("model", "checkpoint"), [1, 2]),
+    ("config.yaml", ("epochs",), "\x00\x1b[2J"),
+    ("meta.json", ("command",), {"x": None}),
+    ("meta.json", ("commit",), 7),
+]
+
+
+@pytest.mark.parametrize(("file", "path", "value"), ODD, ids=str)
+def test_values_that_no_run_has_are_a_table_or_one_line(make_run, prune_report, file, path, value):
+    """Found by changing values at random; main may stop with exit code 2, and raises nothing."""
+    make_run(0.25, seed=1)
+    run = make_run(0.75, seed=2, sparsity=0.8)
+    content = yaml.safe_load((run / file).read_text())
+    node = content
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    (run / file).write_text(yaml.safe_dump(content) if file == "config.yaml" else json.dumps(content))
+    code, out, err = prune_report("--metric", "headline,macs.ratio,drop")
+    assert code in (0, 2) and (code == 0) == bool(out) and err.count("\n") == (code == 2)

@@ -4,8 +4,17 @@ import re
 
 import pytest
 
+from pruneexp.cli import CONFIGS, compose
 from pruneexp.report.build import Request, make_report
-from pruneexp.report.references import CERTAINTIES, FOLDER, load_references, read_references
+from pruneexp.report.options import value_of
+from pruneexp.report.references import (
+    CERTAINTIES,
+    FOLDER,
+    PART_OF_THE_DATA,
+    load_references,
+    matching,
+    read_references,
+)
 
 BUNDLED = load_references()
 PERCENTAGES = {"accuracy", "f1", "matthews", "accuracy gained"}
@@ -26,6 +35,42 @@ def test_every_bundled_number_is_of_the_right_form():
 def test_no_two_numbers_of_one_table_are_for_the_same_runs():
     keys = [(one.file, one.source, one.metric, str(sorted(one.where.items(), key=str))) for one in BUNDLED]
     assert len(keys) == len(set(keys))
+
+
+ELSEWHERE = {"squad", "wide_resnet22_2", "average", "DenseNet at best", "EfficientNetV2 at best", "ResNet at best"}
+"""Data sets and models of papers that the package does not have."""
+
+
+def test_numbers_are_for_models_data_sets_and_options_that_there_are():
+    for group in ("model", "dataset", "auxiliary"):
+        known = {str(path.relative_to(CONFIGS / group).with_suffix("")) for path in (CONFIGS / group).rglob("*.yaml")}
+        assert {one.where[group] for one in BUNDLED if one.where.get(group)} <= known | ELSEWHERE
+    assert {name for one in BUNDLED for name in one.where} == {
+        *("method", "model", "dataset", "auxiliary", "pattern", "sparsity", "distillation"),
+        *("model.name_or_path", "dataset.fraction", "method.coupling", "method.order", "method.transfer"),
+        "share of filters pruned",  # no option of ours, so that it stands beside nothing
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "text"),
+    [
+        (["experiment=imagenet_pdp_mobilenet_v1"], "accuracy", "68.2"),
+        (["experiment=imagenet_pdp_mobilenet_v1", "dataset.max_examples=1000"], "accuracy", None),
+        (["experiment=cifar10_pdp_mobilenet_v1"], "accuracy", None),
+        (["experiment=bert_pdp_mnli", "sparsity=0.9"], "accuracy", "> 83.1"),
+        (["experiment=bert_pdp_mnli", "sparsity=0.8"], "accuracy", None),
+        (["method=sr_ste", "pattern.n=1", "pattern.m=4", "model=resnet50", "dataset=imagenet"], "accuracy", "75.9"),
+        (["method=cofi", "model=bert", "dataset=glue/sst2", "sparsity=0.6"], "accuracy", "93.0"),
+        (["method=cofi", "model=bert", "dataset=glue/sst2", "sparsity=0.6"], "speedup", "2.1"),
+        (["method=gmp", "model=resnet50", "dataset=imagenet", "pattern=channel"], "accuracy", None),
+    ],
+)
+def test_what_prune_run_composes_finds_its_number(overrides, metric, text):
+    config = compose(overrides)
+    context = {name: value_of(config, name) for one in BUNDLED for name in one.where}
+    context |= {name: value_of(config, name) for name in PART_OF_THE_DATA}
+    assert [one.text for one in matching(BUNDLED, context, metric)] == ([text] if text else [])
 
 
 SPOT_CHECKS = [
