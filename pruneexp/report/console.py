@@ -36,6 +36,7 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
     return [
         *_scores(summary),
         *_sparsity(summary["sparsity"]),
+        *_masks(summary),
         (
             "non-zero parameters",
             f"{params['total']:,}",
@@ -78,6 +79,23 @@ def _sparsity(sparsity: Mapping[str, Any]) -> list[Row]:
     return [
         (label, "", f"{100 * sparsity[key]:.2f} %", "") for key, label in labels.items() if sparsity[key] is not None
     ]
+
+
+def _masks(summary: Mapping[str, Any]) -> list[Row]:
+    """What the masks of each task leave, where tasks have masks of their own."""
+    masks = {name: auxiliary.get("mask", {}) for name, auxiliary in summary.get("auxiliary", {}).items()}
+    own = {name: mask for name, mask in masks.items() if mask.get("own")}
+    if not own:
+        return []
+    sparsity, prunable = summary["sparsity"]["prunable"], summary["params"]["prunable"]
+    return [
+        _mask("target's mask", sparsity, round((1 - sparsity) * prunable)),
+        *(_mask(f"{name}'s mask", mask["sparsity"], mask["kept"]) for name, mask in own.items()),
+    ]
+
+
+def _mask(label: str, sparsity: float, kept: int) -> Row:
+    return label, "", f"{100 * sparsity:.2f} %", f"{kept:,} weights"
 
 
 def count_text(number: float) -> str:

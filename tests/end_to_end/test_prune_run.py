@@ -82,18 +82,6 @@ def test_a_stopped_run_resumes_to_the_same_weights(number, exit_code, tmp_path):
         assert (only_run(undisturbed) / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_a_sweep_runs_every_job_though_one_fails_and_then_only_what_is_missing(tmp_path):
-    sweep = ["-m", *SMALL, "method=magnitude,random", "optimizer.learning_rate=0.01,1e30"]
-    first = prune_run(*sweep, cwd=tmp_path)
-    assert first.returncode == 1
-    assert first.stderr.count("the loss is not finite") == 2
-    finished = sorted(path.parent.name for path in tmp_path.glob("outputs/default/*/summary.json"))
-    assert [name.split("-")[0] for name in finished] == ["magnitude", "random"]
-    again = prune_run("-m", *SMALL, "method=magnitude,random", "optimizer.learning_rate=0.01", cwd=tmp_path)
-    assert again.returncode == 0
-    assert again.stdout.count("finished earlier") == 2
-
-
 def test_two_jobs_of_a_sweep_do_not_touch_each_other(tmp_path):
     """Either order, or alone: the same weights."""
     weights = {}
@@ -147,47 +135,6 @@ def test_two_processes_agree_with_one_about_an_auxiliary_task(tmp_path):
     auxiliary = ["auxiliary=text_embedded", "auxiliary.label=module", "auxiliary.max_examples=60"]
     options = [*auxiliary, "auxiliary.batch_size=20", "multi_task.alternate=false,true", "method=magnitude"]
     assert check_that_two_processes_agree_with_one(tmp_path, *options, "-m") == ["magnitude", "magnitude"]
-
-
-BAD_INPUT = [
-    (["method=pdpp"], "method=pdpp: there is no such method; did you mean pdp"),
-    (["auxiliary=digit"], "auxiliary=digit: there is no such auxiliary; did you mean digits"),
-    (["auxiliary.weight=2"], "auxiliary.weight: there is no such option"),
-    (["-m", "method=pdp,gmp", "--cfg", "job"], "--cfg: shows the options of one run"),
-    (["model=resnet21"], "model=resnet21: there is no such model; did you mean resnet"),
-    (["dataset=glue/mrcp"], "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
-    (["sparsty=0.5"], "sparsty: there is no such option; did you mean sparsity"),
-    (["sparsity=1.2"], "sparsity=1.2: must be in [0, 1)"),
-    (["sparsity=high"], "sparsity='high': want a number"),
-    (["model=bert_tiny"], "model=bert_tiny: reads texts, but dataset=digits holds images"),
-    (["model.checkpoint=nowhere.pt"], "checkpoint=nowhere.pt: no such file"),
-    (["dataset=cifar10", "dataset.root=nowhere"], "dataset.root=nowhere"),
-    (["device=cuda:99"], "device=cuda:99"),
-    (["dense=nowhere"], "dense=nowhere: want train, pretrained, none, or the folder of a finished run"),
-    (["method=nm", "pattern.n=5"], "pattern.n=5, pattern.m=4: want 1 <= n <= m"),
-    (["method=nm", "sparsity=0.8"], "sparsity=0.8: 2:4 has a sparsity of 0.5"),
-    (["method=str", "sparsity=0.8"], "sparsity=0.8: method=str has no target, it finds its sparsity itself"),
-    (["precision=fp8"], "precision=fp8: want one of fp32, bf16"),
-    (["exclude=[layer9.*]"], "exclude=layer9.*: is no part"),
-    (["sparsity=0.99999", "exclude=[]"], "at least one has to stay in each"),
-    (["seed"], "seed"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(case[0]) for case in BAD_INPUT])
-def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
-    """In this process, to save the start of each; the exit code is what the shell would see."""
-    from pruneexp import cli
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prune-run", "logger=none", "dense=none", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    errors = capsys.readouterr().err.strip()
-    assert stop.value.code == 2
-    assert message in errors
-    assert "\n" not in errors
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_nan_loss_names_the_step_and_keeps_the_checkpoint(tmp_path):
