@@ -103,10 +103,17 @@ def test_the_trainer_names_no_method():
     assert not [name for name in names if name in text]
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["pruneexp", "pruneexp.config", "pruneexp.cli", "pruneexp.export.command", "hydra_plugins.pruneexp_sweeper"],
+LIGHT = (
+    "pruneexp",
+    "pruneexp.config",
+    "pruneexp.cli",
+    "pruneexp.export.command",
+    "pruneexp.report.command",
+    "hydra_plugins.pruneexp_sweeper",
 )
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_do_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

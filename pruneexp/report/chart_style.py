@@ -35,6 +35,12 @@ class Chart:
     caption: str
     figure: "Figure"
 
+    def __post_init__(self) -> None:
+        """Lays the figure out once: each drawing would move things a little further, and take as long."""
+        if self.figure.get_layout_engine() is not None:
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
+
     def png(self) -> bytes:
         """The chart as a PNG file."""
         return _saved(self.figure, "png", dpi=150)

@@ -32,10 +32,10 @@ def charts(report: Report) -> list[Chart]:
     return _distinct(drawn)
 
 
-def write_charts(report: Report, folder: Path) -> list[Path]:
-    """Writes every chart as PNG and SVG; the files."""
+def write_charts(drawn: Sequence[Chart], folder: Path) -> list[Path]:
+    """Writes charts as PNG and SVG; the files."""
     written = []
-    for chart in charts(report):
+    for chart in drawn:
         for form, content in (("png", chart.png()), ("svg", chart.svg())):
             path = folder / f"{chart.name}.{form}"
             write_whole(path, content)

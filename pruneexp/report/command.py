@@ -67,19 +67,23 @@ def _files(report: "Report", options: argparse.Namespace) -> list[Path]:
         from pruneexp.report.output import write_sources
 
         written += write_sources(report, options.sources)
-    if options.plots:
-        from pruneexp.report.charts import write_charts
+    if not (options.plots or options.html or options.wandb):
+        return written
+    from pruneexp.report.charts import charts, write_charts
 
-        written += write_charts(report, options.plots)
+    drawn = charts(report)
+    if options.plots:
+        written += write_charts(drawn, options.plots)
     if options.html:
         from pruneexp.report.page import write_page
 
-        written += write_page(report, options.html)
+        written += write_page(report, drawn, options.html)
     if options.wandb:
         from pruneexp.report.mirror import MirrorError, mirror
 
+        project, mode = options.wandb_project, options.wandb_mode
         try:
-            place = mirror(report, project=options.wandb_project, mode=options.wandb_mode, folder=_folder(options))
+            place = mirror(report, drawn, project=project, mode=mode, folder=_folder(options))
         except MirrorError as error:
             _exit(1, str(error))
         print(place, file=sys.stderr)

@@ -120,11 +120,10 @@ def _chart(point: Point, kept: Sequence[Sequence[KeptLayer]], title: str, name: 
     size, layers = kept[0][0].all_units, len(kept[0])
     figure = new_figure(7.2, 1.5 + 0.26 * layers)
     left, right = figure.subplots(1, 2, width_ratios=(max(heads.shape[1], 6), 12))
-    left.imshow(heads, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-    left.set_xticks(np.arange(heads.shape[1] + 1) - 0.5, minor=True)
-    left.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
-    left.grid(which="minor", color="#999999", linewidth=0.6)
-    left.tick_params(which="minor", length=0)
+    # Cells of a mesh and no image, since an image would be a file of its own inside an SVG.
+    edges = [np.arange(count + 1) - 0.5 for count in heads.shape]
+    left.pcolormesh(edges[1], edges[0], heads, cmap="Greys", vmin=0, vmax=1, edgecolors="#999999", linewidth=0.6)
+    left.set_ylim(layers - 0.5, -0.5)
     left.set_xticks(range(heads.shape[1]), range(heads.shape[1]), fontsize=8)
     left.set_yticks(range(layers), range(layers), fontsize=8)
     left.set_xlabel("head")
@@ -134,15 +133,8 @@ def _chart(point: Point, kept: Sequence[Sequence[KeptLayer]], title: str, name: 
     spread = units.std(0, ddof=1) if len(kept) > 1 else None
     right.barh(range(layers), units.mean(0), color="#404040", xerr=spread, ecolor="#D55E00", capsize=2)
     for y, count in enumerate(units.mean(0)):
-        inside = count > 0.75 * size
-        place = {"ha": "right" if inside else "left", "va": "center", "fontsize": 7}
-        right.text(
-            count - 0.02 * size if inside else count + 0.04 * size,
-            y,
-            f"{count:.0f}",
-            color="w" if inside else "k",
-            **place,
-        )
+        right.text(1.03 * size, y, f"{count:.4g}", ha="left", va="center", fontsize=7)
+    right.set_xlim(0, 1.16 * size)
     right.set_ylim(layers - 0.4, -0.6)
     tidy(right, x="FFN units", y="")
     right.set_yticks(range(layers), range(layers), fontsize=8)

@@ -51,6 +51,11 @@ class FinishedRun:
         return str(self.meta.get("commit") or "")
 
     @property
+    def short_commit(self) -> str:
+        """Its first eight digits, and the "+"."""
+        return self.commit[:8] + ("+" if self.commit.endswith("+") else "")
+
+    @property
     def command(self) -> str:
         """The command line that made it; "" where that is not known."""
         words = self.meta.get("command")

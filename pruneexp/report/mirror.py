@@ -7,7 +7,7 @@ from typing import Any
 
 from pruneexp.loggers.wandb import open_run
 from pruneexp.report.build import Report
-from pruneexp.report.charts import charts
+from pruneexp.report.chart_style import Chart
 from pruneexp.report.finished import FinishedRun
 from pruneexp.report.grid import Grid, make_grid
 from pruneexp.report.options import lookup
@@ -23,7 +23,7 @@ class MirrorError(RuntimeError):
     """W&B did not take the report; one line."""
 
 
-def mirror(report: Report, *, project: str | None, mode: str, folder: Path) -> str:
+def mirror(report: Report, drawn: Sequence[Chart], *, project: str | None, mode: str, folder: Path) -> str:
     """Writes the report as one W&B run of the job type "report", and says where it is.
 
     For each table: what is in the terminal ("table"), the numbers ("cells") and the runs behind them ("runs"); each
@@ -47,7 +47,7 @@ def mirror(report: Report, *, project: str | None, mode: str, folder: Path) -> s
         )
         if opened is None:
             return "W&B is switched off (WANDB_MODE)"
-        _log(report, opened)
+        _log(report, drawn, opened)
         opened.finish()
     except Exception as error:  # of the SDK, which has many
         raise MirrorError(f"W&B: {str(error).strip().partition(chr(10))[0] or type(error).__name__}") from error
@@ -60,7 +60,7 @@ def group_of(runs: Sequence[FinishedRun]) -> str:
     return "+".join(sorted(groups))[:LONGEST]
 
 
-def _log(report: Report, opened: Any) -> None:
+def _log(report: Report, drawn: Sequence[Chart], opened: Any) -> None:
     import wandb
 
     media: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def _log(report: Report, opened: Any) -> None:
         media[f"cells{end}"] = _wandb_table(cell_records(table))
         media[f"runs{end}"] = _wandb_table(run_records(table))
     with tempfile.TemporaryDirectory() as temporary:
-        for chart in charts(report):
+        for chart in drawn:
             path = Path(temporary) / f"{chart.name}.png"
             path.write_bytes(chart.png())
             media[f"charts/{chart.name}"] = wandb.Image(str(path), caption=chart.caption)

@@ -129,7 +129,7 @@ def _commits(table: Table) -> list[str]:
     mixed = [place for place in table.places if len({run.commit for run in table.runs(place)}) > 1]
     if not mixed:
         return []
-    commits = sorted({run.commit[:8] or "unknown" for place in mixed for run in table.runs(place)})
+    commits = sorted({run.short_commit or "unknown" for place in mixed for run in table.runs(place)})
     return [f"Runs of different commits are averaged in {len(mixed)} of the cells: {', '.join(commits)}."]
 
 

@@ -16,9 +16,12 @@ RATIOS = {
 
 def finite(value: Any) -> float | None:
     """A number as it is; None for anything else, infinities too."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # of a whole number with hundreds of digits
+        return None
 
 
 def number(run: FinishedRun, name: str) -> float | None:

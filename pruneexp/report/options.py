@@ -26,8 +26,8 @@ def deciding_options(config: Config) -> Options:
     dense = config.get("dense")
     if dense == "train":
         options |= {f"dense_run.{name}": value for name, value in flat(config.get("dense_run") or {}).items()}
-    if dense != "none":
-        options["dense"] = dense
+    if dense not in ("none", None, False):
+        options["dense"] = str(dense)
     named = {}
     for name, value in options.items():
         inner = name.removeprefix("method.")
@@ -61,10 +61,15 @@ def value_of(config: Config, name: str) -> Any:
     a run that prunes, "found". Everything else is an option, as prune-run knows it.
     """
     if name in NAMED:
-        return NAMED[name](config)
+        return _plain(NAMED[name](config))
     if name in config["choices"]:
-        return config["choices"][name]
+        return _plain(config["choices"][name])
     return lookup(config["method"] if name.partition(".")[0] in INSIDE_METHOD else config, name)
+
+
+def _plain(value: Any) -> Any:
+    """The value, a list or a dict as it is written."""
+    return str(value) if isinstance(value, list | dict) else value
 
 
 def sparsity_of(config: Config) -> Any:
@@ -76,8 +81,8 @@ def sparsity_of(config: Config) -> Any:
 def auxiliary_of(config: Config) -> str | None:
     """The auxiliary tasks, joined by "+"; None without any."""
     choices = config["choices"]
-    chosen = [choices[key] for key in sorted(choices) if key.startswith("auxiliary") and choices[key] != "none"]
-    return "+".join(chosen) or None
+    names = sorted(key for key in choices if str(key).startswith("auxiliary"))
+    return "+".join(str(choices[name]) for name in names if choices[name] not in ("none", None)) or None
 
 
 def is_dense(config: Config) -> bool:
@@ -108,14 +113,14 @@ def lookup(config: Any, name: str) -> Any:
     """The value under a dotted name, a list as it is written, None where there is none."""
     for key in name.split("."):
         config = config.get(key) if isinstance(config, dict) else None
-    return str(config) if isinstance(config, list | dict) else config
+    return _plain(config)
 
 
 def text_of(name: str, value: Any) -> str:
     """A value as it stands in a table: a sparsity in percent, a dash where there is none."""
     if value is None:
         return DASH
-    if name == "sparsity" and isinstance(value, int | float):
+    if name == "sparsity" and isinstance(value, int | float) and 0 <= value <= 1:
         return f"{100 * value:.4g} %"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
@@ -125,5 +130,5 @@ def sort_key(value: Any) -> tuple[int, float, str]:
     if value is None:
         return 0, 0.0, ""
     if isinstance(value, int | float):
-        return 1, float(value), ""
+        return 1, value, ""
     return 2, 0.0, str(value)

@@ -1,13 +1,13 @@
 """A report as one HTML page that needs nothing else: tables, charts, runs, options, commands, environment."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 
 from pruneexp.report.build import Report
-from pruneexp.report.charts import charts
+from pruneexp.report.chart_style import Chart
 from pruneexp.report.files import write_whole
 from pruneexp.report.finished import FinishedRun
 from pruneexp.report.grid import make_grid
@@ -34,18 +34,18 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The page may load nothing, and run nothing."""
 
 
-def write_page(report: Report, path: Path) -> list[Path]:
+def write_page(report: Report, drawn: Sequence[Chart], path: Path) -> list[Path]:
     """Writes the page; its path."""
-    write_whole(path, page(report))
+    write_whole(path, page(report, drawn))
     return [path]
 
 
-def page(report: Report) -> str:
-    """The whole page."""
+def page(report: Report, drawn: Sequence[Chart]) -> str:
+    """The whole page, with these charts."""
     title = _title(report)
     sections = {
         "Results": "".join(grid_table(make_grid(table)) for table in report.tables),
-        "Charts": f'<div class="charts">{"".join(map(figure, charts(report)))}</div>',
+        "Charts": f'<div class="charts">{"".join(map(figure, drawn))}</div>',
         "Left out": _left_out(report),
         "Runs": _runs(report),
         "Options": _options(report),
@@ -100,7 +100,7 @@ def _runs(report: Report) -> str:
                 DASH if value is None else f"{headline['name']} {score_text(headline['name'], value)}",
                 f"{100 * run.summary['sparsity']['prunable']:.2f} %",
                 DASH if seconds is None else f"{seconds:.0f} s",
-                run.commit[:12] or DASH,
+                run.short_commit or DASH,
                 run.meta.get("start", DASH),
                 run.folder,
             )
@@ -141,9 +141,14 @@ def _options(report: Report) -> str:
 
 
 def _commands(report: Report) -> str:
+    """Each command line with the runs that it made: a sweep's made many."""
     whole = f"<p>The sweep:</p>{preformatted(report.sweep.command)}" if report.sweep else ""
-    lines = [f"{run.hash}  {run.command}" for run in _every(report) if run.command]
-    return whole + (preformatted("\n".join(lines)) if lines else "")
+    groups = _grouped([run for run in _every(report) if run.command], lambda run: run.command)
+    return whole + "".join(_of(some) + preformatted(some[0].command) for some in groups)
+
+
+def _of(runs: list[FinishedRun]) -> str:
+    return f"<p>{text(', '.join(run.hash for run in runs))}</p>"
 
 
 def _environment(report: Report) -> str:
@@ -151,12 +156,12 @@ def _environment(report: Report) -> str:
     parts = []
     for some in _grouped(_every(report), lambda run: repr(_machine(run))):
         facts = "\n".join(f"{name}: {value}" for name, value in _machine(some[0]).items()) or "not known"
-        parts.append(f"<p>{text(', '.join(run.hash for run in some))}</p>{preformatted(facts)}")
+        parts.append(_of(some) + preformatted(facts))
     return "".join(parts)
 
 
 def _machine(run: FinishedRun) -> dict[str, object]:
-    kept = ("commit", "versions", "platform", "device", "threads")
+    kept = ("versions", "platform", "device", "threads")
     return flat({name: run.meta[name] for name in kept if name in run.meta})
 
 

@@ -4,8 +4,17 @@ import re
 
 import pytest
 
+from pruneexp.cli import CONFIGS, compose
 from pruneexp.report.build import Request, make_report
-from pruneexp.report.references import CERTAINTIES, FOLDER, load_references, read_references
+from pruneexp.report.options import value_of
+from pruneexp.report.references import (
+    CERTAINTIES,
+    FOLDER,
+    PART_OF_THE_DATA,
+    load_references,
+    matching,
+    read_references,
+)
 
 BUNDLED = load_references()
 PERCENTAGES = {"accuracy", "f1", "matthews", "accuracy gained"}
@@ -28,9 +37,45 @@ def test_no_two_numbers_of_one_table_are_for_the_same_runs():
     assert len(keys) == len(set(keys))
 
 
+ELSEWHERE = {"squad", "wide_resnet22_2", "average", "DenseNet at best", "EfficientNetV2 at best", "ResNet at best"}
+"""Data sets and models of papers that the package does not have."""
+
+
+def test_numbers_are_for_models_data_sets_and_options_that_there_are():
+    for group in ("model", "dataset", "auxiliary"):
+        known = {str(path.relative_to(CONFIGS / group).with_suffix("")) for path in (CONFIGS / group).rglob("*.yaml")}
+        assert {one.where[group] for one in BUNDLED if one.where.get(group)} <= known | ELSEWHERE
+    assert {name for one in BUNDLED for name in one.where} == {
+        *("method", "model", "dataset", "auxiliary", "pattern", "sparsity", "distillation"),
+        *("model.name_or_path", "dataset.fraction", "method.coupling", "method.order", "method.transfer"),
+        "share of filters pruned",  # no option of ours, so that it stands beside nothing
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "text"),
+    [
+        (["experiment=imagenet_pdp_mobilenet_v1"], "accuracy", "68.2"),
+        (["experiment=imagenet_pdp_mobilenet_v1", "dataset.max_examples=1000"], "accuracy", None),
+        (["experiment=cifar10_pdp_mobilenet_v1"], "accuracy", None),
+        (["experiment=bert_pdp_mnli", "sparsity=0.9"], "accuracy", "> 83.1"),
+        (["experiment=bert_pdp_mnli", "sparsity=0.8"], "accuracy", None),
+        (["method=sr_ste", "pattern.n=1", "pattern.m=4", "model=resnet50", "dataset=imagenet"], "accuracy", "75.9"),
+        (["method=cofi", "model=bert", "dataset=glue/sst2", "sparsity=0.6"], "accuracy", "93.0"),
+        (["method=cofi", "model=bert", "dataset=glue/sst2", "sparsity=0.6"], "speedup", "2.1"),
+        (["method=gmp", "model=resnet50", "dataset=imagenet", "pattern=channel"], "accuracy", None),
+    ],
+)
+def test_what_prune_run_composes_finds_its_number(overrides, metric, text):
+    config = compose(overrides)
+    context = {name: value_of(config, name) for one in BUNDLED for name in one.where}
+    context |= {name: value_of(config, name) for name in PART_OF_THE_DATA}
+    assert [one.text for one in matching(BUNDLED, context, metric)] == ([text] if text else [])
+
+
 SPOT_CHECKS = [
-    ("pdp", "accuracy", {"method": "pdp", "model": "mobilenet_v1", "sparsity": 0.866}, "68.2", "paper"),
-    ("pdp", "accuracy", {"method": "pdp", "dataset": "glue/mnli"}, "> 83.1", "paper"),
+    ("pdp", "accuracy", {"method": ["pdp", "pdp_paper"], "model": "mobilenet_v1", "sparsity": 0.866}, "68.2", "paper"),
+    ("pdp", "accuracy", {"method": ["pdp", "pdp_paper"], "dataset": "glue/mnli"}, "> 83.1", "paper"),
     ("pdp", "accuracy", {"method": "best other", "model": "mobilenet_v1"}, "66.5", "derived"),
     ("idp", "accuracy", {"method": "idp", "model": "resnet18"}, "69.5", "paper"),
     ("imagenet", "accuracy", {"method": "str", "model": "resnet50", "sparsity": 0.9023}, "74.31", "release"),
@@ -54,6 +99,7 @@ SPOT_CHECKS = [
         "release",
     ),
     ("cifar10", "accuracy", {"method": "tpp", "share of filters pruned": 0.95}, "85.86", "release"),
+    ("cifar10", "accuracy", {"method": "static 2x", "sparsity": 0.95}, "89.7", "release"),
     ("upscale", "accuracy gained", {"model": "DenseNet at best"}, "16.9", "paper"),
 ]
 
@@ -158,6 +204,13 @@ def test_rows_of_methods_that_only_papers_have(make_run, table):
 def test_other_runs_and_runs_on_part_of_the_data_have_no_number(make_run, table, option):
     make_run(0.6, **option)
     assert set(numbers(table()).values()) == {(None, None)}
+
+
+def test_a_local_copy_of_a_model_is_known_by_the_name_of_its_folder(make_run, table):
+    text = OWN.replace("where: {", "where: {model.name_or_path: hub/bert-base-uncased, ")
+    make_run(0.6, model__name_or_path="/models/bert-base-uncased")
+    make_run(0.6, model__name_or_path="/models/MiniLM")
+    assert numbers(table(text)) == {"/models/MiniLM": (None, None), "/models/bert-base-uncased": ("60.5 ± 0.3", -0.5)}
 
 
 def test_a_sparsity_that_was_found_is_compared_where_it_ended(make_run, table):

@@ -146,7 +146,7 @@ def test_runs_of_several_commits_are_noted(make_run, grid):
     for seed, commit in ((1, "a" * 40), (2, "b" * 40 + "+")):
         run = make_run(seed=seed)
         (run / "meta.json").write_text(json.dumps({"commit": commit}))
-    assert "Runs of different commits are averaged in 1 of the cells: aaaaaaaa, bbbbbbbb." in grid().notes
+    assert "Runs of different commits are averaged in 1 of the cells: aaaaaaaa, bbbbbbbb+." in grid().notes
 
 
 def test_every_number_leads_to_hashes_and_commits(make_run, tables):
