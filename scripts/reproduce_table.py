@@ -1,7 +1,7 @@
 """Runs a table of configs/table and makes its report: python scripts/reproduce_table.py pdp_cifar10 size=smoke seed=1
 
-What follows the name goes to `prune-run -m table=<name>`. Finished runs are skipped; the report is made of what is there,
-also where some failed. Exits as prune-run does, or else as prune-report.
+What follows the name goes to `prune-run -m table=<name>`. Finished runs are skipped; the report is made of what is
+there, also where some failed. Exits as prune-run does, or else as prune-report.
 """
 
 import json
