@@ -157,10 +157,11 @@ def test_a_sweep_that_is_killed_at_random_and_restarted_ends_with_the_summaries_
     assert summaries(tmp_path / "killed") == summaries(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("launcher", [[], PARALLEL], ids=["here", "parallel"])
+@pytest.mark.parametrize(
+    ("launcher", "number"), [([], signal.SIGINT), (PARALLEL, signal.SIGINT), (PARALLEL, signal.SIGTERM)], ids=str
+)
 def test_a_sweep_that_is_stopped_saves_what_runs_and_goes_on(number, launcher, tmp_path):
-    grid = [*SMALL[:2], "epochs=60", *SMALL[3:], "dense=none", "method=magnitude,random", *launcher]
+    grid = [*SMALL[:2], "epochs=40", *SMALL[3:], "dense=none", "method=magnitude,random", *launcher]
     process = subprocess.Popen(
         [*PRUNE_RUN, *grid], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -186,7 +187,7 @@ def test_a_sweep_that_is_stopped_saves_what_runs_and_goes_on(number, launcher, t
 
 
 def test_a_worker_that_is_killed_is_begun_again_and_resumes(tmp_path):
-    grid = [*SMALL[:2], "epochs=60", *SMALL[3:], "training.checkpoint_minutes=0.001", "dense=none"]
+    grid = [*SMALL[:2], "epochs=40", *SMALL[3:], "training.checkpoint_minutes=0.001", "dense=none"]
     process = start(*grid, "method=magnitude,random", *PARALLEL, cwd=tmp_path)
     victim = None
     deadline = time.monotonic() + 300
