@@ -127,4 +127,6 @@ class Display:
             table.add_row(Text(entry.label), Text(entry.latest()), duration(time.time() - entry.start))
         if len(running) > SHOWN:
             table.add_row(f"and {len(running) - SHOWN} more")
-        return Group(table, ProgressBar(total=len(self.entries), completed=over, width=60), Text(self.line()))
+        total = Table.grid(padding=(0, 2, 0, 0))
+        total.add_row(ProgressBar(total=len(self.entries), completed=over, width=24), Text(self.line()))
+        return Group(table, total) if running else Group(total)

@@ -59,11 +59,11 @@ class Sweep:
             raise Stopped(self.exit_code)
 
     def _run_all(self, waiting: list[Entry]) -> None:
+        for entry in waiting:
+            self.board.forget(entry.number)
+            entry.state, entry.error = "left", None
         while waiting and not self.closed:
             batch = waiting[:1] if self.kind == "here" else waiting
-            for entry in batch:
-                self.board.forget(entry.number)
-                entry.state, entry.error = "left", None
             death = self._launch(batch)
             self.display.update()
             self._bury(batch, death)
