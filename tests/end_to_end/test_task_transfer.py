@@ -145,6 +145,32 @@ def test_what_is_not_taken_over_makes_a_difference(transfer, options, tmp_path):
     assert summary["sparsity"]["prunable"] == pytest.approx(0.6, abs=0.01)
 
 
+def test_a_sparsity_of_zero_is_dense_training_in_the_same_stages(options, tmp_path):
+    folder, summary = run(tmp_path, *options, "sparsity=0", "method.coupling=none", "method.transfer=masks")
+    assert summary["sparsity"]["prunable"] == 0.0
+    assert weights(folder, "masks") == {}
+    rates = [row["learning_rate"] for row in Run(folder, {}, None).rows()]
+    assert rates[8] > rates[7]
+
+
+def test_less_data_is_the_same_for_every_coupling_and_for_the_auxiliary_task(options, tmp_path, monkeypatch):
+    taken, init = [], experiment.Trainer.__init__
+
+    def noting(self, model, splits, **parts):
+        found = [splits, *(one.splits for one in parts["auxiliary"].values())]
+        taken.append([[draw.labels.tolist() for draw in (one.train, one.validation, one.test)] for one in found])
+        init(self, model, splits, **parts)
+
+    monkeypatch.setattr(experiment.Trainer, "__init__", noting)
+    less = ["dataset.fraction=0.5", "auxiliary.max_examples=10"]
+    for number, coupling in enumerate(("none", "single", "multi", "delta"), start=1):
+        run(tmp_path, *options, *less, f"method.coupling={coupling}", f"seed={number}", "epochs=4")
+    assert taken[0] == taken[1] == taken[2] == taken[3]
+    assert [len(part) for part in taken[0][0]] == [12, 10, 12]
+    assert [len(part) for part in taken[0][1]] == [10, 10, 12]
+    assert sorted(taken[0][0][0]) == [0] * 6 + [1] * 6
+
+
 @pytest.mark.parametrize("saves", [4, 8, 9], ids=["pruning", "between", "fine_tuning"])
 @pytest.mark.parametrize("extra", [[], ["method.order=auxiliary_then_target", "method.transfer=masks"]], ids=" ".join)
 def test_a_killed_run_resumes_bitwise_in_either_stage(extra, saves, options, tmp_path, monkeypatch):
