@@ -1,5 +1,7 @@
 """Task transfer from options to files: couplings and their limits, orders, stop and resume, processes, export."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -204,6 +206,38 @@ def test_several_auxiliary_tasks_have_masks_of_their_own(options, tmp_path):
     assert len(summary["auxiliary"]) == 2
     for own in summary["auxiliary"].values():
         assert own["mask"]["sparsity"] == pytest.approx(0.6, abs=0.01)
+
+
+PAIRS = ("sentence1", "sentence2")
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "labels"),
+    [
+        ("glue/stsb", PAIRS, [0.5, 4.0, 2.5]),
+        ("glue/mrpc", PAIRS, [0, 1, 1]),
+        ("glue/qqp", ("question1", "question2"), [0, 1, 1]),
+        ("sci/rct", ("text",), ["METHODS", "RESULTS", "OBJECTIVE"]),
+        ("sci/sciie", ("text",), ["USED-FOR", "PART-OF", "COMPARE"]),
+        ("sci/citation_intent", ("text",), ["Background", "Uses", "Future"]),
+        ("sci/chemprot", ("text",), ["INHIBITOR", "AGONIST", "SUBSTRATE"]),
+    ],
+)
+def test_the_papers_tasks_can_help(name, columns, labels, options, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [
+            {**dict.fromkeys(columns, f"the hen has {number} legs"), "label": labels[number % 3], "idx": number}
+            for number in range(30)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    alone = [option for option in options if "auxiliary" not in option]
+    other = [f"auxiliary={name}", f"auxiliary.path={folder}", "auxiliary.max_length=16", "auxiliary.fraction=0.5"]
+    _, summary = run(tmp_path, *alone, *other, "epochs=4")
+    own = summary["auxiliary"][name.replace("/", "_")]
+    assert own["mask"]["sparsity"] == pytest.approx(0.6, abs=0.01)
+    assert own["headline"]["name"] == ("pearson" if name == "glue/stsb" else "accuracy")
 
 
 def test_the_shrunk_model_is_exported_and_computes_the_same(options, tmp_path):
