@@ -74,6 +74,9 @@ def test_one_mask_is_recorded_as_the_mask_of_every_task(coupling, options, tmp_p
     mask = summary["auxiliary"]["text_classification"]["mask"]
     assert not (folder / f"{SHARED}.safetensors").exists()
     assert (mask["own"], mask["shared"]) == (False, 1.0)
+    table = {label: values for label, *values in rows(summary)}
+    share = f"{100 * mask['sparsity']:.2f} %"
+    assert table["mask of every task"] == ["", share, f"{mask['kept']:,} weights"]
     assert mask["sparsity"] == pytest.approx(summary["sparsity"]["prunable"])
 
 
