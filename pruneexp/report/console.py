@@ -84,9 +84,10 @@ def _sparsity(sparsity: Mapping[str, Any]) -> list[Row]:
 def _masks(summary: Mapping[str, Any]) -> list[Row]:
     """What the masks of a pruned model leave to each of several tasks."""
     masks = {name: own["mask"] for name, own in summary.get("auxiliary", {}).items() if "mask" in own}
-    sparsity, prunable = summary["sparsity"]["prunable"], summary["params"]["prunable"]
+    sparsity = summary["sparsity"]["prunable"]
     if not masks or not sparsity:
         return []
+    prunable = summary["params"]["prunable"]
     own = {name: mask for name, mask in masks.items() if mask["own"]}
     return [
         _mask("target's mask" if own else "mask of every task", sparsity, round((1 - sparsity) * prunable)),
