@@ -44,7 +44,7 @@ class GatedUnits:
         learned: LearnedGates,
         *,
         options: GateOptions,
-        serves: Callable[[], str] = str,
+        serves: Callable[[], str] = lambda: "",
     ) -> None:
         """serves: gives the name of the task that the forward pass of this moment is for."""
         self.network = network

@@ -155,7 +155,14 @@ def test_methods_prune_encoders_with_an_auxiliary_loss(method, texts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method", [["method=pdp"], ["method=pdp", "pattern=channel"], ["method=channel"]], ids=" ".join
+    "method",
+    [
+        ["method=pdp"],
+        ["method=pdp", "pattern=channel"],
+        ["method=channel"],
+        ["method=task_transfer", "pattern=channel"],
+    ],
+    ids=" ".join,
 )
 def test_images_of_another_size_train_a_head_and_statistics_of_their_own(method, tmp_path):
     """The auxiliary task is digits again, seen in another size, so that it has to be made to fit."""

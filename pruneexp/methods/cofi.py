@@ -43,6 +43,7 @@ from pruneexp.methods.base import Pruner, Setting
 from pruneexp.nesting import Nesting
 from pruneexp.patterns import Pattern
 from pruneexp.schedules import Schedule
+from pruneexp.surgery.compact import compact_, expand_
 
 
 class CoFi(Pruner):
@@ -79,10 +80,12 @@ class CoFi(Pruner):
         check_whole_units(pattern)
         self.options = GateOptions(gate, start, noise, limit, gate_rate, multiplier_rate)
         self.harden_at = harden_at
+        self.compacted: list[nn.Linear] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Attaches gates to the network and makes what is learned."""
         super().setup(model, setting)
+        self.network = model
         self.harden_step = closing_step(self.harden_at, self.schedule, self.target, self.timeline)
         start = self.options.first_log_alpha(self.nesting, self.seed)
         learned = LearnedGates(start, self.options.gate, limit=self.options.limit)
@@ -114,6 +117,7 @@ class CoFi(Pruner):
 
     def _close(self) -> None:
         self.masks = self.units.close(self.weights).get(self.units.first, {})
+        self.compacted = compact_(self.network, self.masks)
 
     @contextmanager
     def hardened(self) -> Iterator[None]:
@@ -133,6 +137,7 @@ class CoFi(Pruner):
         """The masks of the units that stay; the plain weights have their gates multiplied in."""
         if not self.units.closed:
             self._close()
+        expand_(self.compacted)
         self.units.gates.close()
         self.detach()
         return self.masks
@@ -145,3 +150,4 @@ class CoFi(Pruner):
         """Takes it back."""
         super().load_state_dict(state)
         self.units.load_state_dict(state["units"])
+        self.compacted = compact_(self.network, self.masks)

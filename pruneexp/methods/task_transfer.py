@@ -52,6 +52,7 @@ from pruneexp.nesting import Nesting
 from pruneexp.patterns import Pattern
 from pruneexp.schedules import Schedule
 from pruneexp.stages import Stage
+from pruneexp.surgery.compact import compact_, expand_
 
 logger = logging.getLogger("pruneexp")
 
@@ -116,6 +117,7 @@ class TaskTransfer(Pruner):
         self.transfer = transfer
         self.harden_at = harden_at
         self.fine_tuning_rate = fine_tuning_rate
+        self.compacted: list[nn.Linear] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Attaches gates to the network and makes what is learned.
@@ -124,7 +126,7 @@ class TaskTransfer(Pruner):
             ValueError: the order or the coupling does not fit the tasks, or as other methods.
         """
         super().setup(model, setting)
-        self.model = model
+        self.network = model
         self.harden_step = closing_step(self.harden_at, self.schedule, self.target, self.timeline)
         self.pruned_on, self.tuned_on = self._tasks(setting.task.names)
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -203,6 +205,7 @@ class TaskTransfer(Pruner):
         self.auxiliary_masks = {task: mask for task, mask in masks.items() if task not in ("", TARGET)}
         if self.transfer == "masks":
             self._take_back_()
+        self.compacted = compact_(self.network, self.masks)
 
     def _random_masks(self) -> Masks:
         """Masks of random units of the target size: heads, FFN units and channels alike; what holds them follows."""
@@ -214,7 +217,7 @@ class TaskTransfer(Pruner):
     def _take_back_(self) -> None:
         """Gives the network the weights and statistics that pruning started from, in place."""
         for name, value in self.before.items():
-            stored_parameter(self.model, name).copy_(value)
+            stored_parameter(self.network, name).copy_(value)
         self.before.clear()
 
     @contextmanager
@@ -235,6 +238,7 @@ class TaskTransfer(Pruner):
         """The target's masks; the plain weights have their gates multiplied in."""
         if not self.units.closed:
             self._close()
+        expand_(self.compacted)
         self.units.gates.close()
         self.detach()
         return self.masks
@@ -248,3 +252,4 @@ class TaskTransfer(Pruner):
         super().load_state_dict(state)
         self.auxiliary_masks = state["auxiliary_masks"]
         self.units.load_state_dict(state["units"])
+        self.compacted = compact_(self.network, self.masks)

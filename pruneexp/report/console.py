@@ -82,14 +82,15 @@ def _sparsity(sparsity: Mapping[str, Any]) -> list[Row]:
 
 
 def _masks(summary: Mapping[str, Any]) -> list[Row]:
-    """What the masks of each task leave, where tasks have masks of their own."""
-    masks = {name: auxiliary.get("mask", {}) for name, auxiliary in summary.get("auxiliary", {}).items()}
-    own = {name: mask for name, mask in masks.items() if mask.get("own")}
-    if not own:
+    """What the masks of a pruned model leave to each of several tasks."""
+    masks = {name: own["mask"] for name, own in summary.get("auxiliary", {}).items() if "mask" in own}
+    sparsity = summary["sparsity"]["prunable"]
+    if not masks or not sparsity:
         return []
-    sparsity, prunable = summary["sparsity"]["prunable"], summary["params"]["prunable"]
+    prunable = summary["params"]["prunable"]
+    own = {name: mask for name, mask in masks.items() if mask["own"]}
     return [
-        _mask("target's mask", sparsity, round((1 - sparsity) * prunable)),
+        _mask("target's mask" if own else "mask of every task", sparsity, round((1 - sparsity) * prunable)),
         *(_mask(f"{name}'s mask", mask["sparsity"], mask["kept"]) for name, mask in own.items()),
     ]
 

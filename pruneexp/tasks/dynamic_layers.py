@@ -88,9 +88,10 @@ class DynamicLayers(Distillation):
             wanted, wanted_states = predict_with_states(self.teacher_model, batch["inputs"])
         loss = self.output_weight * self.mixed(outputs, wanted, batch)
         real = batch["inputs"]["attention_mask"]
-        for own, other in self._pairs(states, wanted_states, real):
+        pairs = self._pairs(states, wanted_states, real)
+        for own, other in pairs:
             loss = loss + self.layer_weight * masked_distance(self.own(states[own]), wanted_states[other], real)
-        return loss
+        return loss if pairs else loss + 0.0 * self.own.weight.sum()  # DDP wants every parameter in every step
 
     @torch.no_grad()
     def _pairs(self, states: Sequence[Tensor], wanted: Sequence[Tensor], real: Tensor) -> list[tuple[int, int]]:

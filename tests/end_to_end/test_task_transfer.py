@@ -1,5 +1,7 @@
 """Task transfer from options to files: couplings and their limits, orders, stop and resume, processes, export."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -72,6 +74,9 @@ def test_one_mask_is_recorded_as_the_mask_of_every_task(coupling, options, tmp_p
     mask = summary["auxiliary"]["text_classification"]["mask"]
     assert not (folder / f"{SHARED}.safetensors").exists()
     assert (mask["own"], mask["shared"]) == (False, 1.0)
+    table = {label: values for label, *values in rows(summary)}
+    share = f"{100 * mask['sparsity']:.2f} %"
+    assert table["mask of every task"] == ["", share, f"{mask['kept']:,} weights"]
     assert mask["sparsity"] == pytest.approx(summary["sparsity"]["prunable"])
 
 
@@ -145,6 +150,32 @@ def test_what_is_not_taken_over_makes_a_difference(transfer, options, tmp_path):
     assert summary["sparsity"]["prunable"] == pytest.approx(0.6, abs=0.01)
 
 
+def test_a_sparsity_of_zero_is_dense_training_in_the_same_stages(options, tmp_path):
+    folder, summary = run(tmp_path, *options, "sparsity=0", "method.coupling=none", "method.transfer=masks")
+    assert summary["sparsity"]["prunable"] == 0.0
+    assert weights(folder, "masks") == {}
+    rates = [row["learning_rate"] for row in Run(folder, {}, None).rows()]
+    assert rates[8] > rates[7]
+
+
+def test_less_data_is_the_same_for_every_coupling_and_for_the_auxiliary_task(options, tmp_path, monkeypatch):
+    taken, init = [], experiment.Trainer.__init__
+
+    def noting(self, model, splits, **parts):
+        found = [splits, *(one.splits for one in parts["auxiliary"].values())]
+        taken.append([[draw.labels.tolist() for draw in (one.train, one.validation, one.test)] for one in found])
+        init(self, model, splits, **parts)
+
+    monkeypatch.setattr(experiment.Trainer, "__init__", noting)
+    less = ["dataset.fraction=0.5", "auxiliary.max_examples=10"]
+    for number, coupling in enumerate(("none", "single", "multi", "delta"), start=1):
+        run(tmp_path, *options, *less, f"method.coupling={coupling}", f"seed={number}", "epochs=4")
+    assert taken[0] == taken[1] == taken[2] == taken[3]
+    assert [len(part) for part in taken[0][0]] == [12, 10, 12]
+    assert [len(part) for part in taken[0][1]] == [10, 10, 12]
+    assert sorted(taken[0][0][0]) == [0] * 6 + [1] * 6
+
+
 @pytest.mark.parametrize("saves", [4, 8, 9], ids=["pruning", "between", "fine_tuning"])
 @pytest.mark.parametrize("extra", [[], ["method.order=auxiliary_then_target", "method.transfer=masks"]], ids=" ".join)
 def test_a_killed_run_resumes_bitwise_in_either_stage(extra, saves, options, tmp_path, monkeypatch):
@@ -178,6 +209,38 @@ def test_several_auxiliary_tasks_have_masks_of_their_own(options, tmp_path):
     assert len(summary["auxiliary"]) == 2
     for own in summary["auxiliary"].values():
         assert own["mask"]["sparsity"] == pytest.approx(0.6, abs=0.01)
+
+
+PAIRS = ("sentence1", "sentence2")
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "labels"),
+    [
+        ("glue/stsb", PAIRS, [0.5, 4.0, 2.5]),
+        ("glue/mrpc", PAIRS, [0, 1, 1]),
+        ("glue/qqp", ("question1", "question2"), [0, 1, 1]),
+        ("sci/rct", ("text",), ["METHODS", "RESULTS", "OBJECTIVE"]),
+        ("sci/sciie", ("text",), ["USED-FOR", "PART-OF", "COMPARE"]),
+        ("sci/citation_intent", ("text",), ["Background", "Uses", "Future"]),
+        ("sci/chemprot", ("text",), ["INHIBITOR", "AGONIST", "SUBSTRATE"]),
+    ],
+)
+def test_the_papers_tasks_can_help(name, columns, labels, options, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [
+            {**dict.fromkeys(columns, f"the hen has {number} legs"), "label": labels[number % 3], "idx": number}
+            for number in range(30)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    alone = [option for option in options if "auxiliary" not in option]
+    other = [f"auxiliary={name}", f"auxiliary.path={folder}", "auxiliary.max_length=16", "auxiliary.fraction=0.5"]
+    _, summary = run(tmp_path, *alone, *other, "epochs=4")
+    own = summary["auxiliary"][name.replace("/", "_")]
+    assert own["mask"]["sparsity"] == pytest.approx(0.6, abs=0.01)
+    assert own["headline"]["name"] == ("pearson" if name == "glue/stsb" else "accuracy")
 
 
 def test_the_shrunk_model_is_exported_and_computes_the_same(options, tmp_path):

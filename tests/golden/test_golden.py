@@ -22,6 +22,7 @@ EXPECTED = {
     "random": (1.61392, 241243 / 268048),
     "soft_movement": (107.112, pytest.approx(0.5730, abs=1e-3)),
     "sr_ste": (0.82285, 0.5),
+    "task_transfer": (1.94790, 241969 / 268784),  # without an auxiliary task: CoFi, with a fresh start for fine-tuning
     "str": (0.64338, pytest.approx(0.1171, abs=1e-3)),  # learned, so that rounding can move single weights
 }
 

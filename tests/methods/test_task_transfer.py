@@ -272,6 +272,21 @@ def test_masked_fine_tuning_is_that_of_the_smaller_network():
     assert error < 1e-9
 
 
+def test_fine_tuning_computes_with_the_units_that_are_left():
+    model = bert()
+    method, _ = transfer(model, sparsity=0.6)
+    seen, projection = [], model.bert.encoder.layer[0].output.dense
+    projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    for step in (4, 5):
+        method.before_step(step)
+        logits(model)
+    method.finalize()
+    logits(model)
+    left = int(method.masks["bert.encoder.layer.0.output.dense.weight"].any(dim=0).sum())
+    assert 0 < left < 20
+    assert seen == [20, left, 20]
+
+
 def test_the_log_names_the_task_whose_gates_were_not_trained_to_the_target(caplog):
     with caplog.at_level(logging.WARNING, "pruneexp"):
         method, _ = transfer(bert(), coupling="multi", noise=0.0)

@@ -103,7 +103,10 @@ def test_with_no_open_layer_there_is_the_rest_of_the_loss():
     close_(student, 1, 2, 3, 4)
     task = distillation(student, bert(seed=1))
     own = nn.functional.cross_entropy(student(**TOKENS).logits, BATCH["labels"])
-    assert task.loss(student, BATCH).item() == pytest.approx(0.5 * own.item(), rel=1e-6)
+    loss = task.loss(student, BATCH)
+    assert loss.item() == pytest.approx(0.5 * own.item(), rel=1e-6)
+    loss.backward()
+    assert not task.own.weight.grad.any()  # but there is one, which several processes wait for
 
 
 @pytest.mark.parametrize("several", [False, True])
