@@ -27,6 +27,7 @@ from pruneexp.config import (
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator, set_deterministic
 from pruneexp.failures import explained
+from pruneexp.leftovers import clear_leftovers
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
 from pruneexp.measure.flops import effective, macs
@@ -112,6 +113,7 @@ def run(config: Config) -> tuple[Path, Summary]:
     folder = run_folder(config)
     finished = None if config["force"] else finished_summary(folder)
     if finished is not None:
+        clear_leftovers(folder)
         return folder, finished
     dense_folder = None
     if config["dense"] == "train":
