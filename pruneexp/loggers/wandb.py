@@ -159,7 +159,7 @@ def _run_id(folder: Path, *, resumed: bool) -> str:
     Random, since a project may be shared: two people's runs of one configuration have folders of one name.
     """
     file = folder / "wandb_id"
-    if not (resumed and file.exists()):
+    if not (resumed and file.exists() and file.read_text(encoding="utf-8").strip()):  # empty: died in mid-write
         file.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
     return file.read_text(encoding="utf-8").strip()
 
