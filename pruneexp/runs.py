@@ -259,7 +259,7 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _place(device: str) -> dict[str, Any]:
     """What can make the same step come out otherwise: kind of device, number of processes, version of torch."""
-    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device.partition(":")[0]
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     return {"device": kind, "processes": processes, "torch": str(torch.__version__)}
 

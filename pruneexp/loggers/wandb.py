@@ -121,9 +121,13 @@ class WandB(Logger):
     def _switch_off(self, error: Exception) -> None:
         run, self._run = self._run, None
         LOG.warning("W&B is switched off for this run: %s: %s", type(error).__name__, _first_line(error))
-        with suppress(Exception):
+        try:
             if run is not None:
                 run.finish(exit_code=1)
+            elif "Connection" in type(error).__name__:
+                _forget_service()
+        except Exception:
+            _forget_service()
 
 
 def _usable_mode(wanted: str) -> str:
@@ -147,6 +151,17 @@ def _usable_mode(wanted: str) -> str:
     if problem:
         LOG.warning("W&B records this run offline: %s", problem)
     return "offline"
+
+
+def _forget_service() -> None:
+    """Lets the SDK start a new process for the next run, where that of this one is gone.
+
+    It would also end Python with a traceback of its own otherwise.
+    """
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def _first_line(error: Exception) -> str:
