@@ -29,6 +29,7 @@ from pruneexp.config import (
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator, set_deterministic
 from pruneexp.failures import explained
+from pruneexp.leftovers import clear_leftovers
 from pruneexp.locks import held
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
@@ -125,6 +126,7 @@ def _run(config: Config, parts: Parts, folder: Path) -> tuple[Path, Summary]:
     """`run` with the folder to itself."""
     finished = None if config["force"] else finished_summary(folder)
     if finished is not None:
+        clear_leftovers(folder)
         return folder, finished
     dense_folder = None
     if config["dense"] == "train":

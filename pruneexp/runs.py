@@ -13,6 +13,7 @@ accuracy_vs_sparsity.png
 summary.json         written last: its presence means done
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -40,6 +41,7 @@ LOG = logging.getLogger("pruneexp")
 
 CHECKPOINT_FORMAT = 1  # raised by a version whose checkpoints this one would misread
 TENSOR_FILES = ("model.safetensors", "masks.safetensors", "auxiliary_masks.safetensors", "heads.safetensors")
+DIGEST_BYTES = hashlib.sha256().digest_size
 PROBE_BYTES = 2**20  # more than writers keep in their buffers
 
 
@@ -162,6 +164,7 @@ class Run:
             about = {"format": CHECKPOINT_FORMAT, "run": self.folder.name, "places": self.places}
             with replacing(path) as temporary:
                 torch.save({**about, **state}, temporary)
+                _seal(temporary)
                 if path.is_file():
                     path.replace(self.folder / PREVIOUS)
 
@@ -222,22 +225,42 @@ class Run:
                 (self.folder / name).unlink(missing_ok=True)
 
 
-def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """A checkpoint whose every byte is as it was written.
+def _seal(path: Path) -> None:
+    """Writes the digest of a checkpoint into the comment at the end of the zip archive that it is.
 
-    torch.load does not look at the checksums that torch.save writes: most single bytes can change without a word.
+    torch.load does not even look at the checksums that torch.save writes, so that most single bytes could change
+    without a word; and those do not cover the archive's own tables.
     """
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"{damaged} has another checksum")
-    state = torch.load(path, map_location=device, weights_only=True)
-    state["step"] + 0  # raises where this is something else
-    return state
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(DIGEST_BYTES)
+    digest = _digest_of_rest(path)
+    with path.open("rb+") as file:
+        file.seek(-DIGEST_BYTES, os.SEEK_END)
+        file.write(digest)
+
+
+def _digest_of_rest(path: Path) -> bytes:
+    """The SHA-256 of all of a file but its own digest at the end."""
+    left, digest = path.stat().st_size - DIGEST_BYTES, hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(min(left, 2**20)):
+            digest.update(block)
+            left -= len(block)
+    return digest.digest()
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """A checkpoint whose every byte is as it was written."""
+    with path.open("rb") as file:
+        file.seek(-DIGEST_BYTES, os.SEEK_END)
+        if file.read() != _digest_of_rest(path):
+            raise ValueError("another checksum")
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def _place(device: str) -> dict[str, Any]:
     """What can make the same step come out otherwise: kind of device, number of processes, version of torch."""
-    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device.partition(":")[0]
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     return {"device": kind, "processes": processes, "torch": str(torch.__version__)}
 

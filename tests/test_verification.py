@@ -109,6 +109,21 @@ def test_exit_codes_are_0_for_agreement_and_2_for_no_run(finished, tmp_path, cap
     assert "no finished run" in capsys.readouterr().err
 
 
+def test_correlations_are_those_of_scipy():
+    """Ties and all; SciPy comes with scikit-learn."""
+    import numpy as np
+    from scipy.stats import pearsonr, spearmanr
+
+    from pruneexp.verification.scores import _metric
+
+    source = np.random.default_rng(0)
+    labels = source.integers(0, 6, 40).astype(float)
+    predictions = labels + source.integers(-2, 3, 40)
+    assert _metric("pearson", labels, predictions) == pytest.approx(pearsonr(predictions, labels).statistic)
+    assert _metric("spearman", labels, predictions) == pytest.approx(spearmanr(predictions, labels).statistic)
+    assert _metric("pearson", labels, np.ones(40)) == 0.0
+
+
 def test_macs_of_a_transformer_are_those_of_the_closed_form():
     """n (4 L d^2 + 2 L^2 d + 2 L d f) + d^2 + d c for n layers of width d, L tokens, f units and c classes."""
     from transformers import BertConfig, BertForSequenceClassification

@@ -105,9 +105,13 @@ class WandB(Logger):
     def _switch_off(self, error: Exception) -> None:
         run, self._run = self._run, None
         LOG.warning("W&B is switched off for this run: %s: %s", type(error).__name__, _first_line(error))
-        with suppress(Exception):
+        try:
             if run is not None:
                 run.finish(exit_code=1)
+            elif "Connection" in type(error).__name__:
+                _forget_service()
+        except Exception:
+            _forget_service()
 
 
 def open_run(mode: str, **arguments: Any) -> Any:
@@ -151,6 +155,17 @@ def _usable_mode(wanted: str) -> str:
     return "offline"
 
 
+def _forget_service() -> None:
+    """Lets the SDK start a new process for the next run, where that of this one is gone.
+
+    It would also end Python with a traceback of its own otherwise.
+    """
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
@@ -161,7 +176,7 @@ def _run_id(folder: Path, *, resumed: bool) -> str:
     Random, since a project may be shared: two people's runs of one configuration have folders of one name.
     """
     file = folder / "wandb_id"
-    if not (resumed and file.exists()):
+    if not (resumed and file.exists() and file.read_text(encoding="utf-8").strip()):  # empty: died in mid-write
         file.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
     return file.read_text(encoding="utf-8").strip()
 

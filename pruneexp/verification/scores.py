@@ -1,4 +1,4 @@
-"""Test scores of a saved model, computed anew: other batches, another loop, and scikit-learn's and SciPy's metrics."""
+"""Test scores of a saved model, computed anew: other batches, another loop, and scikit-learn's and NumPy's metrics."""
 
 from collections import Counter
 from typing import Any
@@ -47,13 +47,13 @@ def scores(network: nn.Module, split: Split, info: DataInfo) -> dict[str, float]
 
 
 def _metric(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
-    from scipy.stats import pearsonr, spearmanr
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     if name in ("pearson", "spearman"):
-        if len(set(predictions.tolist())) == 1:
-            return 0.0  # where SciPy says NaN
-        return float((pearsonr if name == "pearson" else spearmanr)(predictions, labels).statistic)
+        if len(set(predictions.tolist())) == 1 or len(set(labels.tolist())) == 1:
+            return 0.0  # where NumPy says NaN
+        pair = (predictions, labels) if name == "pearson" else (_ranks(predictions), _ranks(labels))
+        return float(np.corrcoef(*pair)[0, 1])
     return float(
         {
             "accuracy": lambda: accuracy_score(labels, predictions),
@@ -62,6 +62,11 @@ def _metric(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
             "matthews": lambda: matthews_corrcoef(labels, predictions),
         }[name]()
     )
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each value, ties at their mean rank."""
+    return np.array([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
 
 
 def majority_rate(split: Split) -> float:
