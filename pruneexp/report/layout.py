@@ -160,8 +160,8 @@ def _values(runs: Sequence[FinishedRun], name: str) -> list[str]:
 
 def one_value(runs: Sequence[FinishedRun], name: str) -> Any:
     """The value that all runs have, None where they have several."""
-    values = [value_of(run.config, name) for run in runs]
-    return values[0] if values and all(value == values[0] for value in values) else None
+    first = value_of(runs[0].config, name) if runs else None
+    return first if all(value_of(run.config, name) == first for run in runs) else None
 
 
 def _texts(names: Sequence[str], key: Key) -> list[str]:
