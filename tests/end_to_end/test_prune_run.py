@@ -107,7 +107,7 @@ def check_that_two_processes_agree_with_one(folder: Path, *options: str) -> list
         (folder / name).mkdir()
         done = prune_run(*SMALL, *TEXT, *options, cwd=folder / name, command=command)
         assert done.returncode == 0, done.stderr
-    runs = sorted((folder / "one").glob("outputs/default/*"))
+    runs = sorted(path.parent for path in (folder / "one").glob("outputs/default/*/summary.json"))
     for run in runs:
         other = folder / "two" / "outputs" / "default" / run.name
         for file in set(run.glob("*.safetensors")) - {run / "masks.safetensors"}:  # also heads of auxiliary tasks
@@ -159,6 +159,20 @@ BAD_INPUT = [
     (["exclude=[layer9.*]"], "exclude=layer9.*: is no part"),
     (["sparsity=0.99999", "exclude=[]"], "at least one has to stay in each"),
     (["seed"], "seed"),
+    (["table=pdp_cifar10"], "table=pdp_cifar10: is for sweeps; put -m before it"),
+    (["-m", "table=pdp_cifar"], "table=pdp_cifar: there is no such table; did you mean pdp_cifar10"),
+    (
+        ["-m", "table=pdp_cifar10", "size=huge"],
+        "size=huge: table=pdp_cifar10 has no such size; want one of full, short",
+    ),
+    (["-m", "table=pdp_cifar10,pdp_bert"], "table=pdp_cifar10,pdp_bert: takes one value at a time"),
+    (["-m", "sparsity=interval(0,1)"], "sparsity: want a list of values; to search in an interval, see search=optuna"),
+    (["-m", "seed=1,2", "label_smoothing=2"], "label_smoothing=2: must be in [0, 1)"),
+    (["-m", "search=optuna"], "search.space: is empty; name an option"),
+    (
+        ["-m", "search=optuna", "search.space.method.tau=about(1)"],
+        "search.space.method.tau=about(1): want log(low, high)",
+    ),
 ]
 
 
