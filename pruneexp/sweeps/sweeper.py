@@ -151,7 +151,7 @@ class GridSweeper(Sweeper):
             try:
                 entry.config = self.composed(words)
                 entry.look()
-            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            except (ValueError, HydraException, OmegaConfBaseException) as error:
                 entry.state, entry.error = "failed", config_message(error)
             key = entry.folder or tuple(words)
             entries.setdefault(key, entry)

@@ -125,7 +125,7 @@ COMBINATIONS = [
     ("method=nm sparsity=0.8", "sparsity=0.8: 2:4 has a sparsity of 0.5"),
     ("method=str sparsity=0.8", "sparsity=0.8: method=str has no target, it finds its sparsity itself"),
     ("method=cofi budget=erk", "budget=erk: method=cofi takes no budget; leave it out"),
-    ("method=cofi pattern=unstructured", "pattern=Unstructured: CoFi has gates on whole units"),
+    ("method=cofi pattern=unstructured", "pattern=Unstructured: this method has gates on whole units"),
     ("method=gmp pattern=structured", "heads are part of attention_layers, and this method ranks units"),
     ("pattern=transformer method=gmp", "pattern.units=['heads', 'ffn']: ResNet has no encoder layers"),
     ("pattern=block", "fits none of the 20 prunable layers of ResNet; take pattern=unstructured"),
@@ -139,7 +139,7 @@ COMBINATIONS = [
     ("multi_task.alternate=true", "multi_task.alternate=True: there is no auxiliary task; add auxiliary=..."),
     ("multi_task.target_weight=0.5", "multi_task.target_weight=0.5: there is no auxiliary task; add auxiliary=..."),
     ("distillation=logits", "distillation.teacher=dense: dense=none leaves no dense model"),
-    ("distillation=hidden dense=pretrained", "distillation=hidden: is for transformers"),
+    ("distillation=hidden dense=pretrained", "distillation=hidden and cofi: are for transformers"),
     ("exclude=[layer9.*]", "exclude=layer9.*: is no part"),
     ('exclude=["*"]', "exclude=['*']: leaves nothing to prune in ResNet; exclude less"),
     ("exclude=[first,classifier,'layer*']", "leaves nothing to prune in ResNet; exclude less"),
@@ -155,7 +155,18 @@ COMBINATIONS = [
     ([*TEXT, "model.tokenizer=./nowhere"], "model.tokenizer=./nowhere: no folder there"),
 ]
 
-CASES = NAMES + TYPES + RANGES + COMBINATIONS
+SWEEPS = [
+    ("table=pdp_cifar10", "table=pdp_cifar10: is for sweeps; put -m before it"),
+    ("-m table=pdp_cifar", "table=pdp_cifar: there is no such table; did you mean pdp_cifar10"),
+    ("-m table=pdp_cifar10 size=huge", "size=huge: table=pdp_cifar10 has no such size; want one of full, short"),
+    ("-m table=pdp_cifar10,pdp_bert", "table=pdp_cifar10,pdp_bert: takes one value at a time"),
+    ("-m sparsity=interval(0,1)", "sparsity: want a list of values; to search in an interval, see search=optuna"),
+    ("-m seed=1,2 label_smoothing=2", "label_smoothing=2: must be in [0, 1)"),
+    ("-m search=optuna", "search.space: is empty; name an option"),
+    ("-m search=optuna search.space.method.tau=about(1)", "search.space.method.tau=about(1): want log(low, high)"),
+]
+
+CASES = NAMES + TYPES + RANGES + COMBINATIONS + SWEEPS
 
 
 @pytest.mark.parametrize(("options", "message"), CASES, ids=lambda value: str(value)[:60])

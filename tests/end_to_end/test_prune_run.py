@@ -107,7 +107,7 @@ def check_that_two_processes_agree_with_one(folder: Path, *options: str) -> list
         (folder / name).mkdir()
         done = prune_run(*SMALL, *TEXT, *options, cwd=folder / name, command=command)
         assert done.returncode == 0, done.stderr
-    runs = sorted((folder / "one").glob("outputs/default/*"))
+    runs = sorted(path.parent for path in (folder / "one").glob("outputs/default/*/summary.json"))
     for run in runs:
         other = folder / "two" / "outputs" / "default" / run.name
         files = {
