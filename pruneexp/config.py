@@ -4,6 +4,7 @@ Hydra and OmegaConf end in `pruneexp.cli`; here and below a config is dicts, lis
 """
 
 import copy
+import functools
 import hashlib
 import importlib
 import inspect
@@ -411,13 +412,18 @@ def run_hash(config: Config) -> str:
     A null or false value is an option that is off and stays out, so that an option added later, off by default, renames
     no run. Files and folders enter by their content. The dense run, if there is one, enters by its own hash.
     """
-    relevant = _relevant({key: value for key, value in config.items() if key not in NOT_IN_HASH}) or {}
+    relevant = hashed_options(config)
     if config["dense"] == "train":
         relevant["dense"] = run_hash(dense_config(config))
     elif config["dense"] not in ("none", None):
         relevant["dense"] = _content(config["dense"])
     text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def hashed_options(config: Config) -> Config:
+    """What of a config enters its hash, but for the dense run: files as their content, nothing that is off."""
+    return _relevant({key: value for key, value in config.items() if key not in NOT_IN_HASH}) or {}
 
 
 def _relevant(value: Any, key: str = "") -> Any:
@@ -438,8 +444,8 @@ def _content(name: str) -> str:
     """A fingerprint of the file or folder of that name; the name itself where there is none (a hub's name)."""
     path = Path(name)
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = path.stat()
+        return _digest(path, stat.st_mtime_ns, stat.st_size)
     if path.is_dir():
         if (path / "summary.json").is_file():
             return _content(str(path / "model.safetensors"))
@@ -447,6 +453,13 @@ def _content(name: str) -> str:
         listing = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
         return hashlib.sha256("\n".join(listing).encode()).hexdigest()
     return name
+
+
+@functools.lru_cache
+def _digest(path: Path, _changed: int, _size: int) -> str:
+    """The SHA-256 of a file, read once while it stays as it is: many runs share a checkpoint."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_folder(config: Config) -> Path:

@@ -1,6 +1,7 @@
 """One experiment, from a config to a finished run: build parts, start dense, train, finalise, measure, write."""
 
 import copy
+import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from pruneexp.auxiliary import Auxiliary, Loaded, build_auxiliaries, load_auxiliary, multi_task
+from pruneexp.auxiliary import Auxiliary, build_auxiliaries, load_auxiliary, multi_task
+from pruneexp.auxiliary_masks import AUXILIARY_MASKS, by_task, compared, read_masks
 from pruneexp.checksums import check_config, check_files, read_config
 from pruneexp.config import (
     FORMAT,
@@ -28,6 +30,7 @@ from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator, set_deterministic
 from pruneexp.failures import explained
 from pruneexp.leftovers import clear_leftovers
+from pruneexp.locks import held
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
 from pruneexp.measure.flops import effective, macs
@@ -38,7 +41,7 @@ from pruneexp.models.checkpoints import load_weights
 from pruneexp.optimizers import Recipe
 from pruneexp.report.plots import accuracy_vs_sparsity
 from pruneexp.runs import Run, write_table
-from pruneexp.surgery.files import STRUCTURE, is_shrunk_transformer, load_shrunk_, load_transformer
+from pruneexp.surgery.files import STRUCTURE, is_shrunk_transformer, load_shrunk, load_transformer
 from pruneexp.tasks.base import Task
 from pruneexp.tasks.build import task_for
 from pruneexp.tasks.metrics import majority_rate
@@ -46,6 +49,7 @@ from pruneexp.trainer import Settings, Trainer
 
 Summary = dict[str, Any]
 
+LOG = logging.getLogger("pruneexp")
 COUNTED_TOKENS = 128  # MACs of text models are for one text of this length, as in the CoFi and PDP literature
 HEADS = "heads.safetensors"  # file in a run's folder with what its auxiliary tasks have to themselves
 REMOTE_CODE = "remote_code"  # stands for the Python files of a hub's model in what a user trusts
@@ -105,12 +109,21 @@ def build_parts(config: Config) -> Parts:
 def run(config: Config) -> tuple[Path, Summary]:
     """The folder and the summary of the run that a config describes, trained now where that is not done yet.
 
+    If another process trains the same run, or the dense run that it starts from, this one waits for it.
+
     Raises:
         ConfigError: the config or the data cannot work.
         TrainingError, Interrupted: as the trainer.
+        Busy: another process has the run, and this one does not wait, being one of several that train together.
     """
     parts = build_parts(config)
     folder = run_folder(config)
+    with held(folder, wait=True, on_wait=lambda busy: LOG.info("%s; waiting for it", busy)):
+        return _run(config, parts, folder)
+
+
+def _run(config: Config, parts: Parts, folder: Path) -> tuple[Path, Summary]:
+    """`run` with the folder to itself."""
     finished = None if config["force"] else finished_summary(folder)
     if finished is not None:
         clear_leftovers(folder)
@@ -124,7 +137,7 @@ def run(config: Config) -> tuple[Path, Summary]:
     accelerator = make_accelerator(
         config["device"],
         config["precision"],
-        find_unused=parts.settings.alternate,  # the heads of the other tasks
+        find_unused=parts.settings.alternate or parts.method.staged,  # the heads of the other tasks
     )
     this_run = Run(folder, config, parts.logger, is_main=accelerator.is_main_process)
     if config["force"]:
@@ -182,6 +195,8 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
         this_run.save_weights(trainer.model.state_dict(), masks)
         if auxiliary:
             this_run.save_tensors(HEADS, task.heads.tensors())
+        if parts.method.auxiliary_masks:
+            this_run.save_tensors(AUXILIARY_MASKS, by_task(parts.method.auxiliary_masks))
         parts.model.save_processor(this_run.folder / PROCESSOR)
     accelerator.wait_for_everyone()
     # From here on every number comes from the saved files.
@@ -277,8 +292,8 @@ def summarise(
         "headline": {"name": task.headline, "value": test[task.headline], "split": "test"},
         "dense": dense,
         "test": test,
-        "validation": {"final": validation, "best": trainer.best},
-        "auxiliary": {name: _auxiliary_summary(trainer, name, one) for name, one in trainer.auxiliary.items()},
+        "validation": {"final": validation, "best": trainer.progress.best},
+        "auxiliary": {name: _auxiliary_summary(trainer, name, masks) for name in trainer.auxiliary},
         "majority_rate": None if splits.info.regression else majority_rate(splits.test.labels),
         "sparsity": {
             "target": config["method"].get("sparsity"),
@@ -296,8 +311,8 @@ def summarise(
         "epochs": config["epochs"],
         "steps": trainer.timeline.total_steps,
         "seed": config["seed"],
-        "wall_seconds": trainer.wall_seconds(),
-        "resumed_from": trainer.resumed_from,
+        "wall_seconds": trainer.progress.wall_seconds(),
+        "resumed_from": trainer.progress.resumed_from,
         "places": this_run.places,
         "method": config["choices"]["method"],
         "model": config["choices"]["model"],
@@ -306,8 +321,9 @@ def summarise(
     }
 
 
-def _auxiliary_summary(trainer: Trainer, name: str, auxiliary: Loaded) -> Summary:
-    """What the summary says of an auxiliary task."""
+def _auxiliary_summary(trainer: Trainer, name: str, masks: Masks) -> Summary:
+    """What the summary says of an auxiliary task. masks: the target's."""
+    auxiliary = trainer.auxiliary[name]
     test, headline = trainer.evaluate(auxiliary.splits.test, name), auxiliary.task.headline
     return {
         "headline": {"name": headline, "value": test[headline], "split": "test"},
@@ -315,6 +331,7 @@ def _auxiliary_summary(trainer: Trainer, name: str, auxiliary: Loaded) -> Summar
         "examples": _examples(auxiliary.splits),
         "weight": auxiliary.weight,
         "batch_size": auxiliary.batch_size,
+        "mask": compared(read_masks(trainer.run.folder, name), masks, trainer.parameters),
     }
 
 
@@ -354,7 +371,7 @@ def load(folder: str | Path, *, trust: Collection[str] = ()) -> nn.Module:
     model = recipe.network(info, pretrained=False)
     check_files(folder, _summary_of(folder), "model.safetensors")
     if (folder / STRUCTURE).is_file():
-        load_shrunk_(model, folder)
+        model = load_shrunk(model, folder)
     else:
         load_weights(model, folder / "model.safetensors", key="folder")
     return model.eval()

@@ -6,6 +6,7 @@ metrics.jsonl        one line per evaluation
 checkpoint.pt        while running; checkpoint.previous.pt is the one before it, should the disk damage the last
 model.safetensors    final weights under dense names
 masks.safetensors    bool, one per pruned parameter
+auxiliary_masks.safetensors    of auxiliary tasks that have others than the target, "<task>.<parameter>"
 heads.safetensors    with auxiliary tasks: their output layers and batch-norm statistics, "<task>.<name in the model>"
 layers.csv           the per-layer table
 accuracy_vs_sparsity.png
@@ -39,7 +40,7 @@ from pruneexp.tensor_files import save_tensors
 LOG = logging.getLogger("pruneexp")
 
 CHECKPOINT_FORMAT = 1  # raised by a version whose checkpoints this one would misread
-TENSOR_FILES = ("model.safetensors", "masks.safetensors", "heads.safetensors")
+TENSOR_FILES = ("model.safetensors", "masks.safetensors", "auxiliary_masks.safetensors", "heads.safetensors")
 DIGEST_BYTES = hashlib.sha256().digest_size
 PROBE_BYTES = 2**20  # more than writers keep in their buffers
 

@@ -24,9 +24,13 @@ def choice(group, path):
 
 @pytest.mark.parametrize(("group", "path"), FILES, ids=[choice(group, path) for group, path in FILES])
 def test_every_config_has_exactly_the_options_of_its_class(group, path):
-    node = {key: value for key, value in (yaml.safe_load(path.read_text()) or {}).items() if key not in ("defaults",)}
+    node = yaml.safe_load(path.read_text()) or {}
     if "_target_" not in node:
         return  # a variant of another config, which the next test builds
+    for base in node.pop("defaults", []):
+        if isinstance(base, str) and base != "_self_":  # a config of the same group, whose options it adds to
+            node = {**yaml.safe_load(path.with_name(f"{base}.yaml").read_text()), **node}
+    node.pop("defaults", None)
     module, _, name = node.pop("_target_").rpartition(".")
     assert set(node) == set(signature(getattr(importlib.import_module(module), name))) - (
         TEACHER if group == "distillation" else set()

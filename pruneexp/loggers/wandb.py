@@ -63,7 +63,8 @@ class WandB(Logger):
             arguments = {"name": name, "group": group, "config": config, "dir": str(folder)}
             arguments |= {"project": self.project, "entity": self.entity, "tags": self.tags}
             arguments["id"] = _run_id(folder, resumed=resumed_from is not None)
-            self._run = self._open(arguments, resume="allow" if resumed_from is not None else None)
+            arguments["resume"] = "allow" if resumed_from is not None else None
+            self._run = open_run(self.mode, **arguments)
         except Exception as error:
             self._switch_off(error)
 
@@ -101,23 +102,6 @@ class WandB(Logger):
         run, self._run = self._run, None
         run.finish(exit_code=exit_code)
 
-    def _open(self, arguments: dict[str, Any], resume: str | None) -> Any:
-        """A new W&B run, or None if W&B is switched off."""
-        import wandb
-
-        mode = _usable_mode(self.mode)
-        if mode == "disabled":
-            return None
-        settings = wandb.Settings(
-            silent=True,
-            console="off",
-            disable_git=True,  # meta.json holds the commit
-            save_code=False,
-            init_timeout=INIT_TIMEOUT,
-            finish_timeout=FINISH_TIMEOUT,
-        )
-        return wandb.init(**arguments, mode=mode, resume=resume, reinit="create_new", settings=settings)
-
     def _switch_off(self, error: Exception) -> None:
         run, self._run = self._run, None
         LOG.warning("W&B is switched off for this run: %s: %s", type(error).__name__, _first_line(error))
@@ -128,6 +112,24 @@ class WandB(Logger):
                 _forget_service()
         except Exception:
             _forget_service()
+
+
+def open_run(mode: str, **arguments: Any) -> Any:
+    """A new W&B run that asks and prints nothing, or None if W&B is switched off. arguments: of `wandb.init`."""
+    import wandb
+
+    mode = _usable_mode(mode)
+    if mode == "disabled":
+        return None
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,  # meta.json holds the commit
+        save_code=False,
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+    )
+    return wandb.init(**arguments, mode=mode, reinit="create_new", settings=settings)
 
 
 def _usable_mode(wanted: str) -> str:

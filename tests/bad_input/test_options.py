@@ -8,6 +8,7 @@ TEXT = ["model=bert_tiny", "dataset=text_embedded"]
 
 NAMES = [
     ("method=pdpp", "method=pdpp: there is no such method; did you mean pdp"),
+    ("method=pdp method.coupling=delta", "method.coupling: there is no such option"),
     ("auxiliary=digit", "auxiliary=digit: there is no such auxiliary; did you mean digits"),
     ("model=resnet21", "model=resnet21: there is no such model; did you mean resnet"),
     ("dataset=glue/mrcp", "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
