@@ -77,7 +77,8 @@ def tenths(samples: list[dict], epochs: int) -> list[dict]:
     """What each tenth of the run took, per epoch; memory at its end."""
     parts = []
     for part in range(PARTS):
-        inside = [s for s in samples if part * epochs / PARTS <= s["epoch"] <= (part + 1) * epochs / PARTS]
+        first, last = part * epochs / PARTS, (part + 1) * epochs / PARTS
+        inside = [s for s in samples if first <= s["epoch"] <= last and s["epoch"] < epochs]  # the end is no epoch
         if len(inside) < 2 or inside[-1]["epoch"] == inside[0]["epoch"]:
             continue
         first, last = inside[0], inside[-1]

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pruneexp import experiment
 from pruneexp.cli import compose
+from pruneexp.report.command import main as prune_report
 from pruneexp.verification.verify import UNCHECKED, main, verify
 
 SMALL = ["epochs=2", "batch_size=40", "logger=none", "device=cpu"]
@@ -102,10 +103,15 @@ def test_an_edited_config_is_reported(finished, tmp_path):
     assert {check.key for check in verify(folder).differences} == {"sha256.config", "seed"}
 
 
-def test_exit_codes_are_0_for_agreement_and_2_for_no_run(finished, tmp_path, capsys):
-    assert main([finished("hard masks")]) == 0
+def test_the_command_exits_0_for_agreement_and_2_for_no_run(finished, tmp_path, capsys):
+    def code(place):
+        with pytest.raises(SystemExit) as stop:
+            prune_report(["--verify", str(place)])
+        return stop.value.code
+
+    assert code(finished("hard masks").parent) == 0
     assert "0 differences; not checked: wall_seconds" in capsys.readouterr().out
-    assert main([tmp_path]) == 2
+    assert code(tmp_path) == 2
     assert "no finished run" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """`prune-report`: the command line that turns runs into tables, plots and pages.
 
-torch is not imported at all, and all else inside functions, so that `prune-report --help` answers at once.
+torch is imported for --verify only, and all else inside functions, so that `prune-report --help` answers at once.
 """
 
 import argparse
@@ -18,10 +18,11 @@ examples:
   prune-report outputs/default --metric headline,macs.ratio --format latex --output table.tex
   prune-report 'outputs/*/pdp-*' --rows method.tau --columns sparsity --filter model=resnet20
   prune-report outputs/pdp_cifar10/pdp_cifar10.sweep.json --html report.html --plots plots
+  prune-report --verify outputs/default/*
 
 Rows and columns are what differs between the runs, or options named as for prune-run: method, sparsity, pattern,
 method.tau, dataset.fraction ... Runs that differ only in their seed make one cell; others are never averaged.
-Exit codes: 0 done, 2 bad input or no finished run, 1 a failure.
+Exit codes: 0 done, 2 bad input or no finished run, 1 a failure, or a difference that --verify found.
 """
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "json")
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Reports on runs. arguments: in place of the command line's."""
     options = _parser().parse_args(arguments)
     try:
+        if options.verify:
+            raise SystemExit(_verify(options))
         _report(options)
     except BrokenPipeError:  # as when a pager is closed
         sys.stderr.close()
@@ -58,6 +61,13 @@ def _report(options: argparse.Namespace) -> None:
     print_left_out(report, sys.stdout if to_files else sys.stderr)
     for path in written:
         print(f"wrote {path}", file=sys.stdout if to_files else sys.stderr)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Recomputes the summaries of the runs at the places, and prints what differs: 0, 1 on a difference, 2 for none."""
+    from pruneexp.verification.verify import main as verify
+
+    return verify([Path(place) for place in options.places], trust=options.trust)
 
 
 def _files(report: "Report", options: argparse.Namespace) -> list[Path]:
@@ -125,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("places", nargs="+", metavar="PLACE", help="a run, a folder of runs, a glob in quotes, or a .sweep.json file")
+    checks = parser.add_argument_group("instead of a table")
+    add = checks.add_argument
+    add("--verify", action="store_true", help="recompute every number of these runs' summaries from their files")
+    add("--trust", action="append", default=[], metavar="CLASS", help="with --verify: as for prune-export")
     table = parser.add_argument_group("the table")
     add = table.add_argument
     add("--rows", metavar="A,B", help="options that make rows; what differs between the runs by default")

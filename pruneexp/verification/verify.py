@@ -255,14 +255,17 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {} if isinstance(value, list) else {path: value}
 
 
-def main(folders: Sequence[Path]) -> int:
-    """Verifies runs and prints what came of each: 0 if all agree, 1 on any difference, 2 where there is no run."""
+def main(places: Sequence[Path], *, trust: Sequence[str] = ()) -> int:
+    """Verifies runs and prints what came of each: 0 if all agree, 1 on any difference, 2 where there is no run.
+
+    places: run folders, or folders somewhere below which there are some. trust: as in `pruneexp.load`.
+    """
     worst = 0
-    for folder in folders:
+    for folder in [folder for place in places for folder in _runs(place)]:
         try:
-            result = verify(folder)
+            result = verify(folder, trust=trust)
         except ValueError as error:
-            print(f"{' '.join(str(error).split())}", file=sys.stderr)
+            print(f"prune-report: {' '.join(str(error).split())}", file=sys.stderr)
             worst = max(worst, 2)
             continue
         for check in result.differences:
@@ -275,5 +278,7 @@ def main(folders: Sequence[Path]) -> int:
     return worst
 
 
-if __name__ == "__main__":
-    sys.exit(main([Path(argument) for argument in sys.argv[1:]]))
+def _runs(place: Path) -> list[Path]:
+    """The runs in a folder; the folder itself where there are none, for the message."""
+    below = sorted(path.parent for path in place.rglob("summary.json"))
+    return [place] if (place / "summary.json").is_file() else below or [place]

@@ -60,7 +60,8 @@ def test_a_server_that_cannot_be_reached(url, tmp_path):
 
 KILLED_SERVICE = """
 import os, signal, sys
-from pruneexp import cli
+from pathlib import Path
+from pruneexp import cli, runs
 
 def services():
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -74,7 +75,7 @@ def kill_and_log(self, row):
         os.kill(service, signal.SIGKILL)
     log(self, row)
 
-log, Run.log = Run.log, kill_and_log
+log, runs.Run.log = runs.Run.log, kill_and_log
 sys.argv = ["prune-run", *sys.argv[1:]]
 cli.main()
 """
