@@ -110,7 +110,8 @@ def _compose_and_run(composed: DictConfig) -> Any:
     try:
         if not multirun:
             _check_single(composed)
-        overrides = [word for word in job.overrides.task if not word.startswith("sweep.")]
+        typed = OmegaConf.to_container(job.overrides.task)  # as text: what they interpolate is resolved in its place
+        overrides = [word for word in typed if not word.startswith("sweep.")]
         config = to_config(composed, job.runtime.choices, overrides)
         config["group"] = config["group"] or config["experiment_name"]
         if multirun:
