@@ -161,7 +161,7 @@ def test_nested_names_are_looked_at_too(tmp_path):
     }
     with pytest.raises(ConfigError, match=r"method\.pattern\._target_=os\.system"):
         check_targets(node, "method", tmp_path)
-    with pytest.raises(ConfigError, match=r"method\.list\.0\._target_=x"):
+    with pytest.raises(ConfigError, match=r"method\.list\.0\._target_=eval"):
         check_targets({**node, "pattern": {}}, "method", tmp_path)
 
 

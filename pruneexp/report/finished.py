@@ -16,7 +16,7 @@ import yaml
 
 from pruneexp.report.options import Options, deciding_options, is_dense
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
 
 OPTIONAL = {"meta": "meta.json", "export": "export/export.json"}
 """Files that a finished run need not have."""
@@ -109,9 +109,18 @@ def read_run(folder: Path) -> FinishedRun | LeftOut:
     return FinishedRun(folder, config, decisions, summary, **given)
 
 
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file, of plain types only. Raises OSError, UnicodeDecodeError or yaml.YAMLError."""
+    loader = SafeLoader(file.read_text(encoding="utf-8"))
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), YAML_LOADER)
+        config = read_yaml(folder / "config.yaml")
     except FileNotFoundError:
         raise _UnusableError("foreign", "has no config.yaml, so prune-run did not write it") from None
     except Exception as error:  # of the file system, the encoding or the parser

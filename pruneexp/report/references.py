@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from pruneexp.report.finished import YAML_LOADER
+from pruneexp.report.finished import read_yaml
 
 FOLDER = Path(__file__).resolve().parent / "references"
 
@@ -89,7 +89,7 @@ def load_references(files: Sequence[Path] = (), *, bundled: bool = True) -> list
 def read_references(file: Path) -> list[Reference]:
     """The numbers of one file. Raises ValueError as `load_references`."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), YAML_LOADER)
+        content = read_yaml(file)
     except OSError as error:
         raise ValueError(f"--references {file}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
