@@ -213,7 +213,10 @@ class OfRun(Budget):
         path = Path(self.run or "") / "masks.safetensors"
         if self.run is None or not path.is_file():
             raise ValueError(f"budget.run={self.run}: want the folder of a finished run with masks.safetensors in it")
-        return load_file(path)
+        try:
+            return load_file(path)
+        except Exception as error:  # of safetensors, whatever the damage
+            raise ValueError(f"budget.run={self.run}: masks.safetensors is damaged ({error}); run it again") from error
 
 
 def whole_counts(shares: Mapping[str, float], limits: Mapping[str, int], total: int) -> dict[str, int]:

@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pruneexp.composing import CONFIGS, choices, compose, config_message, to_config
 from pruneexp.config import Config, ConfigError, finished_summary, run_folder
+from pruneexp.credentials import redacted
+from pruneexp.leftovers import clear_leftovers
 from pruneexp.locks import Busy
 from pruneexp.sweeps.state import Board, SomeFailed, Stopped
 
@@ -108,7 +110,8 @@ def _compose_and_run(composed: DictConfig) -> Any:
     try:
         if not multirun:
             _check_single(composed)
-        overrides = [word for word in job.overrides.task if not word.startswith("sweep.")]
+        typed = OmegaConf.to_container(job.overrides.task)  # as text: what they interpolate is resolved in its place
+        overrides = [word for word in typed if not word.startswith("sweep.")]
         config = to_config(composed, job.runtime.choices, overrides)
         config["group"] = config["group"] or config["experiment_name"]
         if multirun:
@@ -118,7 +121,7 @@ def _compose_and_run(composed: DictConfig) -> Any:
         code, message = explain(error)
         if message is None or multirun:
             raise
-        _exit(code, message)
+        _exit(code, message, anywhere=getattr(error, "on_any_process", False))
 
 
 def _check_single(composed: DictConfig) -> None:
@@ -148,6 +151,8 @@ def _run_job(config: Config) -> None:
     console = Console(highlight=False, quiet=not is_main)
     folder = run_folder(config)
     summary = None if config["force"] else finished_summary(folder)
+    if summary is not None and is_main:
+        clear_leftovers(folder)
     if summary is None:
         console.print(f"folder  {folder}", soft_wrap=True)  # before the imports, which take seconds
         from pruneexp.display import setup_logging
@@ -170,8 +175,8 @@ def explain(error: Exception) -> tuple[int, str | None]:
         return 2, config_message(error)
     if isinstance(error, Busy):
         return 1, str(error)
+    from pruneexp.failures import TrainingError
     from pruneexp.signals import Interrupted
-    from pruneexp.trainer import TrainingError
 
     if isinstance(error, Interrupted):
         return error.exit_code, str(error)
@@ -182,13 +187,14 @@ def explain(error: Exception) -> tuple[int, str | None]:
     return 1, None
 
 
-def _print_error(message: str) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(f"prune-run: {message}", file=sys.stderr)
+def _print_error(message: str, *, anywhere: bool = False) -> None:
+    """anywhere: not on the first process only."""
+    if anywhere or int(os.environ.get("RANK", "0")) == 0:
+        print(f"prune-run: {redacted(message)}", file=sys.stderr)
 
 
-def _exit(code: int, message: str) -> None:
-    _print_error(message)
+def _exit(code: int, message: str, *, anywhere: bool = False) -> None:
+    _print_error(message, anywhere=anywhere)
     raise SystemExit(code)
 
 

@@ -12,6 +12,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from pruneexp.config import Config, normalised
 
@@ -75,6 +76,8 @@ def config_message(error: Exception) -> str:
     if unknown:
         key = unknown.group(1) or unknown.group(2)
         return f"{key}: there is no such option; " + _suggestion(key, [*_known_keys(), *choices()])
+    if isinstance(error, OmegaConfBaseException) and error.full_key:  # an unknown interpolation, a missing value
+        return f"{error.full_key}: {message.splitlines()[0]}; give it a value"
     return " ".join(message.split())
 
 

@@ -4,16 +4,20 @@ Hydra and OmegaConf end in `pruneexp.cli`; here and below a config is dicts, lis
 """
 
 import copy
+import functools
 import hashlib
 import importlib
 import inspect
 import json
+import math
 import re
 import types
 import typing
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Union
+
+from pruneexp.credentials import check_no_secret
 
 Config = dict[str, Any]
 
@@ -29,6 +33,7 @@ TOP_LEVEL = {
     "training": dict,
     "exclude": list[str],
     "device": str,
+    "deterministic": bool,
     "precision": str,
     "compile": bool,
     "output_dir": str,
@@ -39,7 +44,8 @@ TOP_LEVEL = {
 """The type of each top-level option; the groups (model, dataset, ...) are checked against their classes."""
 
 NOT_IN_HASH = frozenset(
-    {"output_dir", "experiment_name", "group", "device", "compile", "force", "logger", "choices", "dense", "dense_run"}
+    {"output_dir", "experiment_name", "group", "device", "deterministic", "compile", "force", "logger", "choices"}
+    | {"dense", "dense_run"}
     | {"sparsity", "exclude", "pattern", "budget", "schedule"}  # reach the method by interpolation
 )
 """Top-level keys that do not change the result, or that are in the hash through what they are interpolated into."""
@@ -54,8 +60,20 @@ DENSE = "pruneexp.methods.dense.Dense"
 """The method of a dense run. Every other one prunes, a user's own too; without `sparsity` among its options it finds
 its sparsity itself."""
 
+GROUPS = frozenset(
+    {"model", "dataset", "method", "pattern", "budget", "schedule", "optimizer", "distillation", "logger"}
+)
+"""The top-level options besides those of `TOP_LEVEL` and auxiliary tasks: one for each group of configs."""
+
+LARGEST_SEED = 2**31 - 1
+"""Of each step's random numbers the seed is (seed x 1,000,003 + step) x 4096 + process, which has to fit in 63 bits."""
+
 HANDED_TO_METHOD = ("sparsity", "pattern", "budget", "schedule")
 """Top-level keys that do something only where the method's config takes them."""
+
+
+AUXILIARY = r"auxiliary(_\w+)?"
+"""What the keys of auxiliary tasks look like: auxiliary, auxiliary_2 and so on."""
 
 
 class ConfigError(ValueError):
@@ -70,17 +88,13 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
     Raises:
         ConfigError: a top-level option has a wrong type or an impossible value, or an option would be ignored.
     """
-    for key, annotation in TOP_LEVEL.items():
-        if not fits(config[key], annotation):
-            raise ConfigError(f"{key}={config[key]!r}: want {type_name(annotation)}")
-    if config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']}: must not be negative")
-    if config["epochs"] <= 0:
-        raise ConfigError(f"epochs={config['epochs']}: must be positive")
-    if config["batch_size"] < 1:
-        raise ConfigError(f"batch_size={config['batch_size']}: must be at least 1")
-    if not 0 <= config["label_smoothing"] < 1:
-        raise ConfigError(f"label_smoothing={config['label_smoothing']}: must be in [0, 1)")
+    _check_names(config)
+    _check_finite(config)
+    try:
+        check_no_secret(config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    _check_top_level(config)
     _check_multi_task(config)
     config = copy.deepcopy(config)
     choices = config["choices"]
@@ -104,6 +118,45 @@ def normalised(config: Config, given: Collection[str] = ()) -> Config:
             config["method"]["sparsity"] = implied
     config["sparsity"] = config["method"].get("sparsity")  # what config.yaml records: null where there is no target
     return config
+
+
+def _check_names(config: Config) -> None:
+    """Raises ConfigError for a top-level option that nobody would read, as `+colour=red` adds one."""
+    known = {*TOP_LEVEL, *GROUPS, "choices"}
+    for key in config:
+        if key not in known and not re.fullmatch(AUXILIARY, str(key)):
+            raise ConfigError(f"{key}: there is no such option; prune-run --help lists those there are")
+
+
+def _check_finite(value: Any, path: str = "") -> None:
+    """Raises ConfigError for a number that is infinite or NaN, which no option means."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_finite(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}={value}: must be a finite number")
+
+
+def _check_top_level(config: Config) -> None:
+    """Raises ConfigError for a top-level option of a wrong type or an impossible value."""
+    for key, annotation in TOP_LEVEL.items():
+        if not fits(config[key], annotation):
+            raise ConfigError(f"{key}={config[key]!r}: want {type_name(annotation)}")
+    if config["seed"] < 0:
+        raise ConfigError(f"seed={config['seed']}: must not be negative")
+    if config["seed"] > LARGEST_SEED:
+        raise ConfigError(f"seed={config['seed']}: must be at most {LARGEST_SEED}")
+    if config["epochs"] <= 0:
+        raise ConfigError(f"epochs={config['epochs']}: must be positive")
+    if config["batch_size"] < 1:
+        raise ConfigError(f"batch_size={config['batch_size']}: must be at least 1")
+    if not 0 <= config["label_smoothing"] < 1:
+        raise ConfigError(f"label_smoothing={config['label_smoothing']}: must be in [0, 1)")
+    if not config["output_dir"]:
+        raise ConfigError("output_dir=: is empty; give a folder, or . for this one")
+    name = Path(config["experiment_name"] or "default")
+    if name.is_absolute() or ".." in name.parts:
+        raise ConfigError(f"experiment_name={name}: must stay below output_dir; give a name without .. or a leading /")
 
 
 def _check_multi_task(config: Config) -> None:
@@ -140,16 +193,66 @@ def _check_taken(config: Config, given: Collection[str]) -> None:
         raise ConfigError(f"{key}={config['choices'][key]}: method={name} takes no {key}; leave it out")
 
 
+FORMAT = 1
+"""Of a run's folder, in summary.json under `format`. A later version that writes folders which this one would misread
+raises it."""
+
+
 def finished_summary(folder: Path, name: str = "summary.json") -> Config | None:
-    """The summary of a finished run in this folder, None if there is none. name: the file that it is in."""
+    """The summary of a finished run in this folder, None if there is none. name: the file that it is in.
+
+    Raises:
+        ConfigError: it is damaged, no summary, or of a later version.
+    """
     path = folder / name
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of the encoding
+        raise ConfigError(f"{path}: is damaged ({error}); run it again with force=true") from error
+    if not isinstance(summary, dict) or (name == "summary.json" and "headline" not in summary):
+        raise ConfigError(f"{path}: is no summary of pruneexp; give the folder of a run")
+    found = summary.get("format", FORMAT)
+    if not isinstance(found, int) or found > FORMAT:
+        raise ConfigError(
+            f"{path}: was written by a later pruneexp (format {found}, this one reads {FORMAT}); install that version"
+        )
+    return summary
+
+
+TRUSTED = ("pruneexp.", "torch.optim.")
+"""Where the classes are that a config from a run's folder may name: whoever made the folder chose the names."""
+
+
+def check_targets(node: Any, path: str, source: Path, trust: Collection[str] = ()) -> None:
+    """Raises ConfigError if a config read back from a folder names something that is no class of ours.
+
+    Looking a name up imports its module, and building calls it, so that a name is as good as code. source: the file.
+    trust: names beyond `TRUSTED` that the user vouches for.
+    """
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return
+    target = node.get("_target_")
+    if target is not None and target not in trust:
+        ours = str(target).startswith(TRUSTED)
+        found = _locate(target, path) if ours else None
+        if not (ours and inspect.isclass(found) and found.__module__.startswith(TRUSTED)):
+            raise ConfigError(
+                f"{source}: {path}._target_={target} is no class of pruneexp, and naming it runs its code; where you "
+                f"trust it, name it yourself: prune-export --trust {target}, pruneexp.load(folder, trust=[...])"
+            )
+    for key, value in node.items():
+        check_targets(value, f"{path}.{key}", source, trust)
 
 
 def build(node: Config, path: str, **extra: Any) -> Any:
     """The object that a node describes: its `_target_` called with the other keys, nested nodes built first.
 
     path: where the node stands in the config ("method"), for messages. extra: further arguments, not from the config.
+    A node that was read from a folder goes through `check_targets` first.
 
     Raises:
         ConfigError: the target does not exist, a key is unknown or missing, a value has a wrong type or is refused.
@@ -295,7 +398,7 @@ def auxiliary_keys(config: Config) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for key, node in config.items():
-        if re.fullmatch(r"auxiliary(_\w+)?", key) and node:
+        if re.fullmatch(AUXILIARY, key) and node:
             choice = config["choices"].get(key if key == "auxiliary" else f"auxiliary@{key}", key)
             name = re.sub(r"\W", "_", choice)
             same = [other for other in ("target", *names) if re.fullmatch(rf"{name}(_\d+)?", other)]
@@ -309,13 +412,18 @@ def run_hash(config: Config) -> str:
     A null or false value is an option that is off and stays out, so that an option added later, off by default, renames
     no run. Files and folders enter by their content. The dense run, if there is one, enters by its own hash.
     """
-    relevant = _relevant({key: value for key, value in config.items() if key not in NOT_IN_HASH}) or {}
+    relevant = hashed_options(config)
     if config["dense"] == "train":
         relevant["dense"] = run_hash(dense_config(config))
     elif config["dense"] not in ("none", None):
         relevant["dense"] = _content(config["dense"])
     text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def hashed_options(config: Config) -> Config:
+    """What of a config enters its hash, but for the dense run: files as their content, nothing that is off."""
+    return _relevant({key: value for key, value in config.items() if key not in NOT_IN_HASH}) or {}
 
 
 def _relevant(value: Any, key: str = "") -> Any:
@@ -336,8 +444,8 @@ def _content(name: str) -> str:
     """A fingerprint of the file or folder of that name; the name itself where there is none (a hub's name)."""
     path = Path(name)
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = path.stat()
+        return _digest(path, stat.st_mtime_ns, stat.st_size)
     if path.is_dir():
         if (path / "summary.json").is_file():
             return _content(str(path / "model.safetensors"))
@@ -345,6 +453,13 @@ def _content(name: str) -> str:
         listing = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
         return hashlib.sha256("\n".join(listing).encode()).hexdigest()
     return name
+
+
+@functools.lru_cache
+def _digest(path: Path, _changed: int, _size: int) -> str:
+    """The SHA-256 of a file, read once while it stays as it is: many runs share a checkpoint."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_folder(config: Config) -> Path:

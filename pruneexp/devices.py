@@ -1,6 +1,7 @@
 """Choosing a device and a precision."""
 
 import gc
+import os
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -12,7 +13,7 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 def check_device(device: str) -> None:
     """Raises ValueError, with the remedy, if this machine has no such device."""
     kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps"):
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
         raise ValueError(f"device={device}: want auto, cpu, cuda, cuda:<index> or mps")
     if kind == "cuda":
         if not torch.cuda.is_available():
@@ -27,6 +28,19 @@ def check_precision(precision: str) -> None:
     """Raises ValueError if training knows no such precision."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision}: want one of {', '.join(PRECISIONS)}")
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Lets torch use only kernels that give the same bits each time, or again any. A CPU uses no others.
+
+    An operation that has no such kernel raises. cuBLAS wants its workspace set before its first use
+    (https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility).
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.deterministic = wanted
+    torch.backends.cudnn.benchmark = False
 
 
 def make_accelerator(device: str, precision: str, *, find_unused: bool = False) -> Accelerator:

@@ -25,6 +25,12 @@ class EMA:
         torch._foreach_lerp_(list(self.shadow.values()), weights, 1 - self.decay)
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Forgets the past: the averages are the weights of this moment."""
+        for name, tensor in self.tensors.items():
+            self.shadow[name].copy_(tensor)
+
+    @torch.no_grad()
     def copy_to_model_(self) -> None:
         """Overwrites the model's weights with the averages."""
         for name, tensor in self.tensors.items():

@@ -1,8 +1,8 @@
 """One experiment, from a config to a finished run: build parts, start dense, train, finalise, measure, write."""
 
 import copy
-import json
 import logging
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,23 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from pruneexp.auxiliary import Auxiliary, Loaded, build_auxiliaries, load_auxiliary, multi_task
-from pruneexp.config import Config, ConfigError, build, dense_config, finished_summary, run_folder
+from pruneexp.auxiliary import Auxiliary, build_auxiliaries, load_auxiliary, multi_task
+from pruneexp.auxiliary_masks import AUXILIARY_MASKS, by_task, compared, read_masks
+from pruneexp.checksums import check_config, check_files, read_config
+from pruneexp.config import (
+    FORMAT,
+    Config,
+    ConfigError,
+    build,
+    check_targets,
+    dense_config,
+    finished_summary,
+    run_folder,
+)
 from pruneexp.datasets.base import DataInfo, Dataset, Draw, Splits
-from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator
+from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator, set_deterministic
+from pruneexp.failures import explained
+from pruneexp.leftovers import clear_leftovers
 from pruneexp.locks import held
 from pruneexp.loggers.base import Logger
 from pruneexp.masks import Masks
@@ -28,7 +41,7 @@ from pruneexp.models.checkpoints import load_weights
 from pruneexp.optimizers import Recipe
 from pruneexp.report.plots import accuracy_vs_sparsity
 from pruneexp.runs import Run, write_table
-from pruneexp.surgery.files import STRUCTURE, is_shrunk_transformer, load_shrunk_, load_transformer
+from pruneexp.surgery.files import STRUCTURE, is_shrunk_transformer, load_shrunk, load_transformer
 from pruneexp.tasks.base import Task
 from pruneexp.tasks.build import task_for
 from pruneexp.tasks.metrics import majority_rate
@@ -39,6 +52,7 @@ Summary = dict[str, Any]
 LOG = logging.getLogger("pruneexp")
 COUNTED_TOKENS = 128  # MACs of text models are for one text of this length, as in the CoFi and PDP literature
 HEADS = "heads.safetensors"  # file in a run's folder with what its auxiliary tasks have to themselves
+REMOTE_CODE = "remote_code"  # stands for the Python files of a hub's model in what a user trusts
 PROCESSOR = "processor"  # folder in a run's folder with what reads its texts: tokenizer, and config of a hub's model
 
 
@@ -110,25 +124,28 @@ def run(config: Config) -> tuple[Path, Summary]:
 
 def _run(config: Config, parts: Parts, folder: Path) -> tuple[Path, Summary]:
     """`run` with the folder to itself."""
-    finished = finished_summary(folder)
-    if finished is not None and not config["force"]:
+    finished = None if config["force"] else finished_summary(folder)
+    if finished is not None:
+        clear_leftovers(folder)
         return folder, finished
     dense_folder = None
     if config["dense"] == "train":
         dense_folder, _ = run({**dense_config(config), "force": False})
     elif config["dense"] not in ("none", "pretrained"):
         dense_folder = Path(config["dense"])
+    set_deterministic(config["deterministic"])
     accelerator = make_accelerator(
         config["device"],
         config["precision"],
-        find_unused=parts.settings.alternate,  # the heads of the other tasks
+        find_unused=parts.settings.alternate or parts.method.staged,  # the heads of the other tasks
     )
     this_run = Run(folder, config, parts.logger, is_main=accelerator.is_main_process)
     if config["force"]:
         this_run.clear()
     exit_code = 1
     try:
-        summary = _train(parts, this_run, accelerator, dense_folder)
+        with explained(config, folder):
+            summary = _train(parts, this_run, accelerator, dense_folder)
         exit_code = 0
     finally:
         parts.logger.close(exit_code)
@@ -151,6 +168,7 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
             model = parts.model.build(splits.info)
         else:
             model = parts.model.network(splits.info, pretrained=False)
+            check_files(dense_folder, finished_summary(dense_folder), "model.safetensors", HEADS)
             load_weights(model, dense_folder / "model.safetensors", key="dense")
         task = with_teacher(config, task, model, accelerator)
         if auxiliary:
@@ -177,6 +195,8 @@ def _train(parts: Parts, this_run: Run, accelerator: Accelerator, dense_folder: 
         this_run.save_weights(trainer.model.state_dict(), masks)
         if auxiliary:
             this_run.save_tensors(HEADS, task.heads.tensors())
+        if parts.method.auxiliary_masks:
+            this_run.save_tensors(AUXILIARY_MASKS, by_task(parts.method.auxiliary_masks))
         parts.model.save_processor(this_run.folder / PROCESSOR)
     accelerator.wait_for_everyone()
     # From here on every number comes from the saved files.
@@ -220,11 +240,25 @@ def with_teacher(config: Config, task: Task, model: nn.Module, accelerator: Acce
             )
         teacher = copy.deepcopy(model)
     else:
-        teacher = load(node["teacher"])
+        teacher = load_teacher(node["teacher"], config)
     teacher = accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
     distillation = build(node, "distillation", task=task, teacher_model=teacher)
     distillation.check(model)
     return distillation
+
+
+def load_teacher(folder: str, config: Config) -> nn.Module:
+    """The model of a run as a teacher. It may be of a class that the config of the run to come names itself.
+
+    Raises:
+        ValueError: there is no such run, or its files are damaged.
+    """
+    own = config["model"]
+    named = [own["_target_"], *([REMOTE_CODE] if own.get("trust_remote_code") else [])]
+    try:
+        return load(folder, trust=named)
+    except ValueError as error:
+        raise ValueError(f"distillation.teacher={folder}: {str(error).removeprefix(f'{folder}: ')}") from error
 
 
 def _dense_reference(config: Config, folder: Path | None, trainer: Trainer, task: Task) -> Summary | None:
@@ -254,11 +288,12 @@ def summarise(
     last = this_run.rows()[-1] if this_run.is_main else {}
     validation = {key.removeprefix("validation/"): last[key] for key in last if key.startswith("validation/")}
     return {
+        "format": FORMAT,
         "headline": {"name": task.headline, "value": test[task.headline], "split": "test"},
         "dense": dense,
         "test": test,
-        "validation": {"final": validation, "best": trainer.best},
-        "auxiliary": {name: _auxiliary_summary(trainer, name, one) for name, one in trainer.auxiliary.items()},
+        "validation": {"final": validation, "best": trainer.progress.best},
+        "auxiliary": {name: _auxiliary_summary(trainer, name, masks) for name in trainer.auxiliary},
         "majority_rate": None if splits.info.regression else majority_rate(splits.test.labels),
         "sparsity": {
             "target": config["method"].get("sparsity"),
@@ -276,8 +311,9 @@ def summarise(
         "epochs": config["epochs"],
         "steps": trainer.timeline.total_steps,
         "seed": config["seed"],
-        "wall_seconds": trainer.wall_seconds(),
-        "resumed_from": trainer.resumed_from,
+        "wall_seconds": trainer.progress.wall_seconds(),
+        "resumed_from": trainer.progress.resumed_from,
+        "places": this_run.places,
         "method": config["choices"]["method"],
         "model": config["choices"]["model"],
         "dataset": config["choices"]["dataset"],
@@ -285,8 +321,9 @@ def summarise(
     }
 
 
-def _auxiliary_summary(trainer: Trainer, name: str, auxiliary: Loaded) -> Summary:
-    """What the summary says of an auxiliary task."""
+def _auxiliary_summary(trainer: Trainer, name: str, masks: Masks) -> Summary:
+    """What the summary says of an auxiliary task. masks: the target's."""
+    auxiliary = trainer.auxiliary[name]
     test, headline = trainer.evaluate(auxiliary.splits.test, name), auxiliary.task.headline
     return {
         "headline": {"name": headline, "value": test[headline], "split": "test"},
@@ -294,6 +331,7 @@ def _auxiliary_summary(trainer: Trainer, name: str, auxiliary: Loaded) -> Summar
         "examples": _examples(auxiliary.splits),
         "weight": auxiliary.weight,
         "batch_size": auxiliary.batch_size,
+        "mask": compared(read_masks(trainer.run.folder, name), masks, trainer.parameters),
     }
 
 
@@ -315,43 +353,64 @@ def counted_tokens(model: nn.Module) -> int:
     return min(COUNTED_TOKENS, getattr(getattr(model, "config", None), "max_position_embeddings", COUNTED_TOKENS))
 
 
-def load(folder: str | Path) -> nn.Module:
+def load(folder: str | Path, *, trust: Collection[str] = ()) -> nn.Module:
     """The trained model of a finished run, or the smaller one that `prune-export` made of it; in eval mode on the CPU.
 
     folder: of a run; of an export; or any with the files that `pruneexp.surgery.files.save_shrunk` writes of a
-    transformer, which transformers' own `from_pretrained` cannot read (that module says why).
+    transformer, which transformers' own `from_pretrained` cannot read (that module says why). trust: the names of
+    classes outside pruneexp that its config.yaml may build, and "remote_code" where Python files that came with a model
+    of the Hugging Face hub may run; both run with your rights.
 
     Raises:
-        ValueError: there is no model in the folder, or its files are damaged.
+        ValueError: there is no model in the folder, its files are damaged, or it asks for more trust than it has.
     """
     folder = Path(folder)
     if is_shrunk_transformer(folder):
         return load_transformer(folder)
-    recipe, info = recipe_of(folder)
+    recipe, info = recipe_of(folder, trust=trust)
     model = recipe.network(info, pretrained=False)
+    check_files(folder, _summary_of(folder), "model.safetensors")
     if (folder / STRUCTURE).is_file():
-        load_shrunk_(model, folder)
+        model = load_shrunk(model, folder)
     else:
         load_weights(model, folder / "model.safetensors", key="folder")
     return model.eval()
 
 
-def recipe_of(folder: Path) -> tuple[Model, DataInfo]:
+def recipe_of(folder: Path, *, trust: Collection[str] = (), edited: bool = False) -> tuple[Model, DataInfo]:
     """The recipe of the model in the folder of a run or of an export, and the form of the data it was made for.
 
+    trust: as in `load`. edited: go by config.yaml also if it was edited after the run.
+
     Raises:
-        ValueError: the folder is neither, or its files are damaged.
+        ValueError: the folder is neither, or its files are damaged, edited or not to be trusted.
     """
+    summary = _summary_of(folder)
     try:
-        summary = finished_summary(folder) or finished_summary(folder, "export.json")
-        if summary is None:
-            raise ValueError(f"{folder}: no finished run (it has no summary.json)")
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = read_config(folder)
         listed = {key: tuple(value) if isinstance(value, list) else value for key, value in summary["info"].items()}
         node = {**config["model"], "checkpoint": None}
         info = DataInfo(**listed)
-    except (OSError, json.JSONDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder}: summary.json or config.yaml is damaged ({error!r}); run it again") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder}: summary.json or config.yaml is damaged ({reason}); run it again") from error
+    if not edited:
+        check_config(folder, summary, config)
+    check_targets(node, "model", folder / "config.yaml", trust)
+    if node.get("trust_remote_code") and REMOTE_CODE not in trust:
+        raise ValueError(
+            f"{folder / 'config.yaml'}: model.trust_remote_code=true would run Python files that came with the model, "
+            f"with your rights; where you trust them, say so: prune-export --trust {REMOTE_CODE}, "
+            f'pruneexp.load(folder, trust=["{REMOTE_CODE}"])'
+        )
     if (folder / PROCESSOR).is_dir():
         node["name_or_path" if "name_or_path" in node else "tokenizer"] = str(folder / PROCESSOR)
     return build(node, "model"), info
+
+
+def _summary_of(folder: Path) -> Summary:
+    """The summary of a run, or what an export says of itself. Raises ValueError if the folder holds neither."""
+    summary = finished_summary(folder) or finished_summary(folder, "export.json")
+    if summary is None:
+        raise ValueError(f"{folder}: no finished run (it has no summary.json); give the folder of one")
+    return summary

@@ -100,6 +100,15 @@ class Nesting:
             int(own[0]) for own, holder, outer in self._by_group() if holder[0] < 0 and not outer.any()
         )
 
+    def check(self, sparsity: float) -> None:
+        """Raises ValueError if so many weights cannot be pruned."""
+        most = self.most() / self.total
+        if sparsity > most:
+            raise ValueError(
+                f"sparsity={sparsity}: whole units reach {most:.4f} at most, since one has to stay in each group; "
+                "lower it or exclude small layers"
+            )
+
     def _by_group(self) -> Iterable[tuple[Tensor, ...]]:
         return zip(*(row.split(self.counts) for row in (self.own, self.holder, self.is_holder)), strict=True)
 

@@ -89,9 +89,11 @@ class Recipe(ABC):
         optimizer = self.optimizer(kinds[False])
         return Joined([optimizer, torch.optim.AdamW(kinds[True])]) if kinds[True] else optimizer
 
-    def set_rate_(self, optimizer: torch.optim.Optimizer, step: int, total_steps: int) -> None:
-        """Sets the learning rate of a step in place, in every group."""
-        factor = self.factor(step, total_steps)
+    def set_rate_(
+        self, optimizer: torch.optim.Optimizer, step: int, total_steps: int, *, peak: float | None = None
+    ) -> None:
+        """Sets the learning rate of a step in place, in every group. peak: in place of `learning_rate`."""
+        factor = self.factor(step, total_steps) * (1.0 if peak is None else peak / self.learning_rate)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * (factor if group.get("scheduled", True) else 1.0)
 

@@ -3,21 +3,25 @@
 config.yaml          resolved and complete
 meta.json            versions, commit, device, command line, start
 metrics.jsonl        one line per evaluation
-checkpoint.pt        while running
+checkpoint.pt        while running; checkpoint.previous.pt is the one before it, should the disk damage the last
 model.safetensors    final weights under dense names
 masks.safetensors    bool, one per pruned parameter
+auxiliary_masks.safetensors    of auxiliary tasks that have others than the target, "<task>.<parameter>"
 heads.safetensors    with auxiliary tasks: their output layers and batch-norm statistics, "<task>.<name in the model>"
 layers.csv           the per-layer table
 accuracy_vs_sparsity.png
 summary.json         written last: its presence means done
 """
 
+import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,21 +31,53 @@ import torch
 import yaml
 from torch import Tensor
 
+from pruneexp.checksums import digests
+from pruneexp.credentials import redacted
+from pruneexp.leftovers import CHECKPOINT, PREVIOUS, clear_leftovers
 from pruneexp.loggers.base import Logger
 from pruneexp.tensor_files import save_tensors
+
+LOG = logging.getLogger("pruneexp")
+
+CHECKPOINT_FORMAT = 1  # raised by a version whose checkpoints this one would misread
+TENSOR_FILES = ("model.safetensors", "masks.safetensors", "auxiliary_masks.safetensors", "heads.safetensors")
+DIGEST_BYTES = hashlib.sha256().digest_size
+PROBE_BYTES = 2**20  # more than writers keep in their buffers
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` at the end, at once and on disk, or is removed if an exception comes."""
+    """A temporary path that becomes `path` at the end, at once and on disk, or is removed if an exception comes.
+
+    Raises:
+        OSError: it cannot be written, with `path` as its file name, whatever the library that writes makes of that.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except Exception as error:
+        _raise_if_full(temporary, path, error)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _raise_if_full(temporary: Path, path: Path, cause: Exception) -> None:
+    """Raises OSError if nothing more can be written beside what is there.
+
+    torch.save and safetensors report a full disk as errors of their own ("unexpected pos 640 vs 598"), which say
+    nothing of it. So we ask again.
+    """
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from cause
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -58,6 +94,8 @@ class Run:
         self.config = config
         self.logger = logger
         self.is_main = is_main
+        self.places: list[dict[str, Any]] = []
+        """Where the run was computed: one entry for each change, `step` the first step done there."""
 
     @property
     def done(self) -> bool:
@@ -69,15 +107,22 @@ class Run:
         return json.loads((self.folder / "summary.json").read_text())
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        path = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        """The lines of metrics.jsonl. One that a full disk or a dying machine left incomplete is left out."""
+        path, rows = self.folder / "metrics.jsonl", []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                LOG.warning("%s: a line is incomplete and left out: %.40s", path, line)
+        return [row for row in rows if isinstance(row, dict) and "step" in row]
 
     def start(self, *, device: str, resumed_from: int | None) -> None:
         """Makes the folder, says in it how the run came to be, and cuts metrics of steps that will be done again."""
         if not self.is_main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(self.folder)
+        self._note_place(device, resumed_from or 0)
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
         write_json(
@@ -98,25 +143,64 @@ class Run:
                 file.write(json.dumps(row) + "\n")
             self.logger.log(row)
 
+    def _note_place(self, device: str, step: int) -> None:
+        """Adds to `places` where the run is computed from this step on, if that is somewhere else than before."""
+        here = _place(device)
+        if self.places and {**self.places[-1], "step": None} != {"step": None, **here}:
+            LOG.warning(
+                "goes on at step %d on %s, after %s: the result is not bit for bit that of an undisturbed run",
+                step,
+                _described(here),
+                _described(self.places[-1]),
+            )
+        elif self.places:
+            return
+        self.places = [*self.places, {"step": step, **here}]
+
     def save(self, state: dict[str, Any]) -> None:
-        """Replaces the checkpoint."""
+        """Replaces the checkpoint, and keeps the one before it."""
         if self.is_main:
-            with replacing(self.folder / "checkpoint.pt") as temporary:
-                torch.save(state, temporary)
+            path = self.folder / CHECKPOINT
+            about = {"format": CHECKPOINT_FORMAT, "run": self.folder.name, "places": self.places}
+            with replacing(path) as temporary:
+                torch.save({**about, **state}, temporary)
+                _seal(temporary)
+                if path.is_file():
+                    path.replace(self.folder / PREVIOUS)
 
     def restore(self, device: torch.device) -> dict[str, Any] | None:
-        """The checkpoint, None if there is none.
+        """The checkpoint, None if there is none; the one before it where the last is damaged.
 
         Raises:
-            ValueError: it cannot be read.
+            ValueError: none can be read, or it is another run's or a later version's.
         """
-        path = self.folder / "checkpoint.pt"
-        if not path.is_file():
-            return None
-        try:
-            return torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:
-            raise ValueError(f"{path}: is damaged ({type(error).__name__}); force=true starts the run over") from error
+        there = [path for name in (CHECKPOINT, PREVIOUS) if (path := self.folder / name).is_file()]
+        damage: list[str] = []
+        for path in there:
+            try:
+                state = _read_checkpoint(path, device)
+            except Exception as error:  # a damaged file can raise nearly anything
+                damage.append(f"{path}: is damaged ({type(error).__name__})")
+                continue
+            self._check_checkpoint(path, state)
+            if damage:
+                LOG.warning("%s; the run goes on from the checkpoint before it, step %d", damage[0], state["step"])
+                if self.is_main:
+                    there[0].unlink(missing_ok=True)  # or the next one saved would push the good one out
+            self.places = state.get("places", [])
+            return state
+        if damage:
+            raise ValueError(f"{damage[0]} and there is no other; force=true starts the run over")
+        return None
+
+    def _check_checkpoint(self, path: Path, state: dict[str, Any]) -> None:
+        if state.get("format", CHECKPOINT_FORMAT) > CHECKPOINT_FORMAT:
+            raise ValueError(
+                f"{path}: was written by a later pruneexp (format {state['format']}, this one reads "
+                f"{CHECKPOINT_FORMAT}); install that version, or start over with force=true"
+            )
+        if state.get("run", self.folder.name) != self.folder.name:
+            raise ValueError(f"{path}: belongs to the run {state['run']}; remove it, or start over with force=true")
 
     def save_weights(self, state: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
         """Writes model.safetensors and masks.safetensors."""
@@ -129,17 +213,61 @@ class Run:
             save_tensors(tensors, temporary)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Writes the summary, which makes the run done, and removes the checkpoint."""
-        write_json(self.folder / "summary.json", summary)
-        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+        """Writes the summary, which makes the run done, and removes the checkpoints."""
+        write_json(self.folder / "summary.json", {**summary, "sha256": digests(self.folder, TENSOR_FILES, self.config)})
+        clear_leftovers(self.folder)
         self.logger.finish(summary, self.folder)
 
     def clear(self) -> None:
         """Removes what a run wrote, so that it starts over (force=true). Files of others stay."""
         if self.is_main:
-            tensors = ("model.safetensors", "masks.safetensors", "heads.safetensors")
-            for name in ("summary.json", "checkpoint.pt", "metrics.jsonl", *tensors):
+            for name in ("summary.json", CHECKPOINT, PREVIOUS, "metrics.jsonl", *TENSOR_FILES):
                 (self.folder / name).unlink(missing_ok=True)
+
+
+def _seal(path: Path) -> None:
+    """Writes the digest of a checkpoint into the comment at the end of the zip archive that it is.
+
+    torch.load does not even look at the checksums that torch.save writes, so that most single bytes could change
+    without a word; and those do not cover the archive's own tables.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(DIGEST_BYTES)
+    digest = _digest_of_rest(path)
+    with path.open("rb+") as file:
+        file.seek(-DIGEST_BYTES, os.SEEK_END)
+        file.write(digest)
+
+
+def _digest_of_rest(path: Path) -> bytes:
+    """The SHA-256 of all of a file but its own digest at the end."""
+    left, digest = path.stat().st_size - DIGEST_BYTES, hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(min(left, 2**20)):
+            digest.update(block)
+            left -= len(block)
+    return digest.digest()
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """A checkpoint whose every byte is as it was written."""
+    with path.open("rb") as file:
+        file.seek(-DIGEST_BYTES, os.SEEK_END)
+        if file.read() != _digest_of_rest(path):
+            raise ValueError("another checksum")
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def _place(device: str) -> dict[str, Any]:
+    """What can make the same step come out otherwise: kind of device, number of processes, version of torch."""
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device.partition(":")[0]
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return {"device": kind, "processes": processes, "torch": str(torch.__version__)}
+
+
+def _described(place: dict[str, Any]) -> str:
+    processes = place["processes"]
+    return f"{place['device']}, {processes} process{'es' if processes > 1 else ''}, torch {place['torch']}"
 
 
 def describe_environment() -> dict[str, Any]:
@@ -152,7 +280,7 @@ def describe_environment() -> dict[str, Any]:
         "commit": _commit(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
         "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

@@ -6,10 +6,13 @@ Whole units that are pruned can be removed from the network, which makes it smal
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from pruneexp.groups import Group, Norm
+from pruneexp.groups import Group, Norm, Slice, SliceGroup
 from pruneexp.models.encoder_layers import encoder_layers, unit_groups
+from pruneexp.models.errors import first_line
+from pruneexp.models.parts import parts
 from pruneexp.patterns import Pattern
 from pruneexp.surgery.channel_groups import channel_groups
 
@@ -45,11 +48,55 @@ class Channel(Pattern):
         try:
             return channel_groups(model, inputs[:1], weights=weights, norm=self.norm, gate_norms=self.gate == "norm")
         except Exception as error:  # of the network's own code under torch-pruning's tracing, or of torch-pruning
-            message = " ".join(str(error).split())
             raise ValueError(
                 f"pattern=channel: the channels of {type(model).__name__} cannot be traced "
-                f"({type(error).__name__}: {message}); take pattern=nm or pattern=unstructured"
+                f"({type(error).__name__}: {first_line(error)}); take pattern=nm or pattern=unstructured"
             ) from error
+
+
+class InputChannel(Pattern):
+    """Input channels of every layer by itself, whatever the other layers do that read the same tensor (UPSCALE).
+
+    Wan, Hao et al. 2023, arXiv:2307.08771: without the constraint that layers agree. `prune-export --channels` makes
+    smaller networks of such runs.
+    """
+
+    def __init__(self, *, norm: str) -> None:
+        """norm: what ranks the channels of a layer, a name of `pruneexp.groups.Norm`.
+
+        Raises:
+            ValueError: there is no such norm.
+        """
+        self.norm = Norm(norm)
+
+    def groups(self, weights: Mapping[str, Tensor], model: nn.Module, example: Callable[[], Any]) -> list[Group]:
+        """One group for each layer with several input channels, but that which reads the images.
+
+        Raises:
+            ValueError: the network reads texts.
+        """
+        if not isinstance(example(), Tensor):
+            raise ValueError(
+                "pattern=input_channel: is for networks of images; take pattern=transformer for an encoder"
+            )
+        first = parts(model)["first"]
+        return [
+            self._group(name, weight)
+            for name, weight in weights.items()
+            if name not in first and weight.dim() > 1 and weight.shape[1] > 1
+        ]
+
+    def _group(self, name: str, weight: Tensor) -> SliceGroup:
+        columns = [Slice(name, 1, torch.arange(weight.shape[1]))]
+        return SliceGroup(
+            name,
+            tensors={name: weight},
+            slices=columns,
+            scored=columns,
+            gates=columns,
+            norm=self.norm,
+            kind="input channels",
+        )
 
 
 class Transformer(Pattern):
@@ -66,9 +113,9 @@ class Transformer(Pattern):
         """
         if not units or set(units) - set(UNITS) or len(set(units)) < len(units):
             raise ValueError(f"pattern.units={units}: want a list of {', '.join(UNITS)}, each at most once")
-        parts = [pair for pair in (("heads", "attention_layers"), ("ffn", "ffn_layers")) if set(pair) <= set(units)]
-        if parts:
-            self.overlap = f"pattern.units={units}: {parts[0][0]} are part of {parts[0][1]}"
+        nested = [pair for pair in (("heads", "attention_layers"), ("ffn", "ffn_layers")) if set(pair) <= set(units)]
+        if nested:
+            self.overlap = f"pattern.units={units}: {nested[0][0]} are part of {nested[0][1]}"
         self.units = units
         self.norm = Norm(norm)
 

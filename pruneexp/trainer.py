@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from pruneexp.auxiliary import Loaded
 from pruneexp.datasets.base import TARGET, Batch, Split, Splits
-from pruneexp.datasets.order import eval_draws
+from pruneexp.datasets.batches import channels_last, micro_batches
 from pruneexp.datasets.seeds import AUXILIARY, mixed
-from pruneexp.datasets.streams import Stream, Streams
+from pruneexp.datasets.streams import Calibration, Stream, Streams
 from pruneexp.display import Bar, bar
 from pruneexp.ema import EMA
+from pruneexp.evaluation import Evaluator
+from pruneexp.failures import TrainingError, one_line
 from pruneexp.masks import (
     apply_masks_,
     fingerprint,
@@ -28,16 +30,14 @@ from pruneexp.masks import (
 )
 from pruneexp.methods.base import Method, Setting
 from pruneexp.optimizers import Recipe
+from pruneexp.progress import Progress
 from pruneexp.runs import Run
 from pruneexp.schedules import Timeline
 from pruneexp.signals import Interrupted, StopRequest
+from pruneexp.stages import Stages
 from pruneexp.tasks.base import Task
 
 CALIBRATION_BATCHES = 8
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,16 @@ class Settings:
     compile: bool
     alternate: bool
     seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ValueError(f"training.accumulate={self.accumulate}: want 1 to batch_size={self.batch_size}")
+        if self.evaluate_every <= 0:
+            raise ValueError(f"training.evaluate_every={self.evaluate_every}: must be positive, in epochs")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"training.ema_decay={self.ema_decay}: must be in [0, 1), or null for no averaging")
+        if self.checkpoint_minutes < 0:
+            raise ValueError(f"training.checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
 
 
 class Trainer:
@@ -97,13 +107,15 @@ class Trainer:
         per_epoch = self.streams.steps_per_epoch
         self.timeline = Timeline(per_epoch, max(1, round(settings.epochs * per_epoch)))
         self.total_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.step = 0
-        self.elapsed = 0.0  # seconds of training in earlier processes
-        self.resumed_from: int | None = None
-        self.best: dict[str, float] | None = None
-        # Sums over the steps since the last evaluation, kept on the device: reading them every step would stall a GPU.
-        self.loss_sum = torch.zeros((), device=accelerator.device)
-        self.loss_steps = 0
+        self.progress = Progress(accelerator.device)
+        self.evaluator = Evaluator(
+            self.model, self.trained, task, accelerator, settings.batch_size, settings.channels_last
+        )
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self.progress.step
 
     def fit(self) -> dict[str, Tensor]:
         """Trains to the end, after `prepare`, and prunes for good. The final masks.
@@ -112,29 +124,25 @@ class Trainer:
             TrainingError: the loss is not finite, an example cannot be read, or the processes disagree on the masks.
             Interrupted: a signal came; a checkpoint was saved.
         """
-        self.began = self.saved = self.evaluated = time.monotonic()
+        self.progress.begin()
         bar_of_run = bar(
             self.run.config["choices"]["method"], self.timeline.total_steps, self.step, visible=self.run.is_main
         )
-        with StopRequest() as stop, bar_of_run as progress:
+        with StopRequest() as stop, bar_of_run as shown, one_line(self):
             if self.step == 0 and self.settings.evaluate_first:
-                self._evaluate(progress)
+                self._evaluate(shown)
             for batch in self._batches():
                 self._train_step(batch)
-                progress.advance()
+                shown.advance()
                 if self._evaluation_is_due():
-                    self._evaluate(progress)
+                    self._evaluate(shown)
                     self._save()
-                elif time.monotonic() - self.saved > 60 * self.settings.checkpoint_minutes:
+                elif time.monotonic() - self.progress.saved > 60 * self.settings.checkpoint_minutes:
                     self._save()
                 if self._stop_agreed(stop) and self.step < self.timeline.total_steps:
                     self._save()
                     raise Interrupted(stop.received or 15, self.run.folder)
         return self._finish()
-
-    def wall_seconds(self) -> float:
-        """Seconds of training so far, earlier processes of the same run included."""
-        return self.elapsed + time.monotonic() - self.began
 
     def prepare(self) -> None:
         """Sets up method, optimizer and checkpoint, then the wrappers: anything later would miss parameters.
@@ -148,6 +156,7 @@ class Trainer:
             self.trained.to(memory_format=torch.channels_last)
         state = self.run.restore(self.accelerator.device)
         self.method.setup(self.model, self._setting())
+        self.stages = Stages(self.method.stages(), self.timeline.total_steps)
         self.parameters = {name: stored_parameter(self.model, name) for name in self.method.weights}
         own_groups = self.method.param_groups()
         optimizer = self.recipe.build(self.trained, own_groups)
@@ -160,10 +169,8 @@ class Trainer:
             optimizer.load_state_dict(state["optimizer"])
             if self.ema:
                 self.ema.load_state_dict(state["ema"])
-            self.step = self.resumed_from = state["step"]
-            self.elapsed, self.best = state["elapsed"], state["best"]
-            self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
-        self.run.start(device=str(self.accelerator.device), resumed_from=self.resumed_from)
+            self.progress.load_state_dict(state)
+        self.run.start(device=str(self.accelerator.device), resumed_from=self.progress.resumed_from)
         if self.settings.compile:
             self.model.compile()
         self.wrapped, self.optimizer = self.accelerator.prepare(self.trained, optimizer)
@@ -178,7 +185,7 @@ class Trainer:
         return Streams(Stream(self.splits.train, size, seed), auxiliary, self.settings.alternate)
 
     def _setting(self) -> Setting:
-        batches = _Calibration(self.streams, min(CALIBRATION_BATCHES, self.timeline.total_steps))
+        batches = Calibration(self.streams, min(CALIBRATION_BATCHES, self.timeline.total_steps))
         return Setting(task=self.task, batches=batches, timeline=self.timeline, seed=self.settings.seed)
 
     def _batches(self) -> Iterator[Batch]:
@@ -187,26 +194,21 @@ class Trainer:
             self.timeline.total_steps,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
+            tasks=lambda step: self.stages.of(step).tasks,
         )
-        try:
-            for batch in batches:
-                yield self._laid_out(batch)
-        except ValueError as error:
-            raise TrainingError(f"step {self.step}: {error}") from error
-
-    def _laid_out(self, batch: Batch) -> Batch:
-        if self.settings.channels_last and isinstance(batch["inputs"], Tensor):
-            batch["inputs"] = batch["inputs"].contiguous(memory_format=torch.channels_last)
-        for other in batch.get("auxiliary", {}).values():
-            self._laid_out(other)
-        return batch
+        for batch in batches:
+            yield channels_last(batch) if self.settings.channels_last else batch
 
     def _train_step(self, batch: Batch) -> None:
         # Reseeding makes dropout a function of (seed, step, process), so that nothing random is to be saved.
         torch.manual_seed(((self.settings.seed * 1_000_003 + self.step) << 12) + self.accelerator.process_index)
         if self.method.before_step(self.step):
             self._masks_changed()
-        self.recipe.set_rate_(self.optimizer, self.step, self.timeline.total_steps)
+        if self.stages.starts(self.step):
+            self._start_afresh()
+        self.recipe.set_rate_(
+            self.optimizer, *self.stages.place(self.step), peak=self.stages.of(self.step).learning_rate
+        )
         loss = self._backward(batch)
         self._average_own_gradients()
         if self.method.on_grads(self.step):
@@ -219,9 +221,7 @@ class Trainer:
         apply_masks_(self.parameters, self.method.masks)
         if self.ema:
             self.ema.update()
-        self.loss_sum += loss
-        self.loss_steps += 1
-        self.step += 1
+        self.progress.stepped(loss)
         if self.accelerator.device.type == "cpu":
             self._check_loss()
 
@@ -258,8 +258,14 @@ class Trainer:
                     f"step {self.step}: the processes disagree on the masks; this is a defect of the method"
                 )
 
+    def _start_afresh(self) -> None:
+        """Makes optimizer and averages forget the stage before."""
+        self.optimizer.state.clear()
+        if self.ema:
+            self.ema.restart()
+
     def _check_loss(self) -> None:
-        if not math.isfinite(self.loss_sum.item()):
+        if not math.isfinite(self.progress.loss_sum.item()):
             saved = self.run.folder / "checkpoint.pt"
             kept = f"the last good checkpoint is {saved}" if saved.is_file() else "no checkpoint was saved before"
             raise TrainingError(
@@ -271,10 +277,10 @@ class Trainer:
         every = max(1, round(self.settings.evaluate_every * self.timeline.steps_per_epoch))
         return self.step % every == 0 or self.step == self.timeline.total_steps
 
-    def _evaluate(self, progress: Bar) -> None:
+    def _evaluate(self, shown: Bar) -> None:
         """Validates, logs a line, and remembers the best."""
         self._check_loss()
-        seconds = time.monotonic() - self.evaluated
+        seconds = time.monotonic() - self.progress.evaluated
         with self.ema.applied() if self.ema else nullcontext():
             validation = self.evaluate(self.splits.validation)
             row = self._row(validation, seconds)
@@ -286,12 +292,10 @@ class Trainer:
                 row |= {f"validation_hard/{name}": value for name, value in hard.items()}
         self.method.on_evaluation(self.step, hard)
         headline = hard[self.task.headline]
-        if self.best is None or headline > self.best["value"]:
-            self.best = {"value": headline, "step": self.step, "sparsity": row["sparsity/prunable"]}
-        self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
+        self.progress.validated(headline, sparsity=row["sparsity/prunable"])
         self.run.log(row)
-        progress.report(f"sparsity {row['sparsity/prunable']:.3f}  {self.task.headline} {headline:.4f}")
-        self.evaluated = time.monotonic()
+        shown.report(f"sparsity {row['sparsity/prunable']:.3f}  {self.task.headline} {headline:.4f}")
+        self.progress.evaluated = time.monotonic()
 
     def _row(self, validation: dict[str, float], seconds: float) -> dict[str, Any]:
         prunable = sum(parameter.numel() for parameter in self.parameters.values())
@@ -303,9 +307,9 @@ class Trainer:
             "sparsity/total": sparsity * prunable / self.total_parameters,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
-        if self.loss_steps:
-            row["train/loss"] = self.loss_sum.item() / self.loss_steps
-            row["examples_per_second"] = self.loss_steps * self.streams.examples_per_step / max(seconds, 1e-9)
+        if self.progress.loss_steps:
+            row["train/loss"] = self.progress.loss_sum.item() / self.progress.loss_steps
+            row["examples_per_second"] = self.progress.loss_steps * self.streams.examples_per_step / max(seconds, 1e-9)
         row |= {f"validation/{name}": value for name, value in validation.items()}
         for task, one in self.auxiliary.items():
             metrics = self.evaluate(one.splits.validation, task)
@@ -314,21 +318,10 @@ class Trainer:
 
     def evaluate(self, split: Split, task: str = TARGET) -> dict[str, float]:
         """The metrics of a task, by name, on a split of its data, the same on every process."""
-        if self.accelerator.num_processes > 1:
-            for buffer in self.trained.buffers():  # batch-norm statistics differ between processes
-                torch.distributed.broadcast(buffer, 0)
-        draws = eval_draws(
-            len(split),
-            batch_size=self.settings.batch_size,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
-        batches = (self._laid_out(batch) for batch in split.serve(draws))
         # Mixed precision acts on the forward of what was wrapped; where that is around the model, not on the model's.
         around = self.wrapped is not None and self.trained is not self.model
-        precision = self.accelerator.autocast() if around else nullcontext()
-        with self.task.serving(task) as served, precision:
-            return served.evaluate(self.model, batches, self.accelerator.gather)
+        with self.accelerator.autocast() if around else nullcontext(), one_line(self):
+            return self.evaluator(split, task)
 
     def _stop_agreed(self, stop: StopRequest) -> bool:
         """Whether to stop now; several processes ask each other now and then, since a signal reaches them apart."""
@@ -343,18 +336,14 @@ class Trainer:
         self._check_loss()
         self.run.save(
             {
-                "step": self.step,
+                **self.progress.state_dict(),
                 "model": self.trained.state_dict(),
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else {},
-                "best": self.best,
-                "elapsed": self.wall_seconds(),
-                "loss_sum": self.loss_sum,
-                "loss_steps": self.loss_steps,
             }
         )
-        self.saved = time.monotonic()
+        self.progress.saved = time.monotonic()
 
     def _finish(self) -> dict[str, Tensor]:
         if self.ema:
@@ -365,49 +354,3 @@ class Trainer:
         masks = self.method.finalize()
         apply_masks_(dict(self.model.named_parameters()), masks)
         return masks
-
-
-@dataclass(frozen=True)
-class _Calibration:
-    """The batches of the first steps, the same on every process; they can be gone through more than once."""
-
-    streams: Streams
-    steps: int
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.streams.batches(0, self.steps)
-
-
-def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch in at most `parts` pieces of nearly equal size.
-
-    Batches of auxiliary tasks are cut into as many pieces. The key `share` of such a piece is the fraction of its
-    task's rows that it holds over that of the target's piece beside it: so the losses of all pieces, each times the
-    target's fraction, add up to that of the batch.
-    """
-    rows = len(batch["labels"])
-    size = math.ceil(rows / parts)
-    starts = range(0, rows, size)
-    for index, start in enumerate(starts):
-        piece = _piece(batch, slice(start, start + size))
-        fraction = len(piece["labels"]) / rows
-        if "auxiliary" in batch:
-            piece["auxiliary"] = {
-                name: _auxiliary_piece(other, index, len(starts), fraction)
-                for name, other in batch["auxiliary"].items()
-            }
-        yield piece
-
-
-def _auxiliary_piece(batch: Batch, index: int, pieces: int, fraction: float) -> Batch:
-    """Piece `index` of `pieces`, with its share. fraction: of the target's rows that are in the piece beside it."""
-    rows = len(batch["labels"])
-    own = slice(index * rows // pieces, (index + 1) * rows // pieces)
-    return {**_piece(batch, own), "share": (own.stop - own.start) / rows / fraction}
-
-
-def _piece(batch: Batch, rows: slice) -> Batch:
-    """Rows of a batch of one task."""
-    inputs = batch["inputs"]
-    cut = {key: value[rows] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
-    return {**batch, "inputs": cut, "labels": batch["labels"][rows]}

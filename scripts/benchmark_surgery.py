@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python scripts/benchmark_surgery.py
     OMP_NUM_THREADS=1 python scripts/benchmark_surgery.py --networks resnet18 bert_l6_h384 --runs 20 --json figures.json
+    OMP_NUM_THREADS=2 python scripts/benchmark_surgery.py --networks resnet50 --image-size 224 --rates 0.3 0.5
 
 The networks have random weights and random norm statistics: equality, size and time do not depend on training. In every
 layer that share of channels dies at random, those that are coupled together, with filter rows, biases, gammas and betas
@@ -141,17 +142,18 @@ def kill_heads_and_units_(network: nn.Module, rate: float) -> None:
         second.weight[:, units] = 0
 
 
-def figures(name: str, runs: int, multiple_of: int) -> list[dict[str, Any]]:
+def figures(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for the dense network and one for each rate."""
     build, size = NETWORKS[name]
+    size, runs = options.image_size or size, options.runs
     torch.manual_seed(0)
     network, example = build().eval(), example_of(size, name)
     randomise_(network)
     rows, variants = [row(name, size, 0.0, network, example)], {"0.0": eager(network)}
-    for rate in RATES:
+    for rate in options.rates:
         masked = copy.deepcopy(network)
         kill_heads_and_units_(masked, rate) if name.startswith("bert") else kill_channels_(masked, example, rate)
-        shrunk = shrink_and_report(masked, {}, example, multiple_of=multiple_of)
+        shrunk = shrink_and_report(masked, {}, example, multiple_of=options.multiple_of)
         rows.append({**row(name, size, rate, shrunk.network, example), "error": shrunk.error})
         variants[str(rate)] = eager(shrunk.network)
     for time in [
@@ -199,13 +201,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--runs", type=int, default=15, help="timed calls at batch 32; six times as many at 1")
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="of the channels, heads and units")
+    parser.add_argument("--image-size", type=int, help="pixels a side, or tokens; each network's own by default")
     parser.add_argument("--multiple-of", type=int, default=1, help="keep a multiple of so many channels")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     everything = []
     print("| " + " | ".join(HEADER) + " |\n" + "| --- " * len(HEADER) + "|", flush=True)
     for name in options.networks:
-        rows = figures(name, options.runs, options.multiple_of)
+        rows = figures(name, options)
         everything += rows
         print("\n".join(markdown(rows)), flush=True)
         if options.json:

@@ -1,5 +1,6 @@
 """What all tests share: one thread, and public data files where there are such."""
 
+import json
 import logging
 import os
 import subprocess
@@ -58,3 +59,27 @@ def log_handlers_as_they_were():
     yield
     logger.handlers = handlers
     logger.setLevel(level)
+
+
+SIZES = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ffn_size": 32, "positions": 128, "vocab_size": 60}
+TINY = ["model=bert_tiny", "model.dropout=0.1", *(f"model.{key}={value}" for key, value in SIZES.items())]
+SHORT = ["batch_size=8", "epochs=2", "dense=none", "logger=none", "device=cpu"]
+ANIMALS = ("cat", "dog", "hen", "cow")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Options of a target with two classes and of a regression beside it, in files."""
+    kinds = {"classes": lambda number: ANIMALS[number % 2], "values": lambda number: number % 5 / 2}
+    for name, label in kinds.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for split, count in (("train", 24), ("dev", 10), ("test", 12)):
+            rows = [
+                {"text": f"the {ANIMALS[number % 2]} has {number % 5} legs", "label": label(number)}
+                for number in range(count)
+            ]
+            (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    target = ["dataset=text_classification", f"dataset.path={tmp_path / 'classes'}", "dataset.max_length=16"]
+    values = [f"auxiliary.path={tmp_path / 'values'}", "auxiliary.regression=true", "auxiliary.metrics=[pearson]"]
+    return [*TINY, *SHORT, *target, "auxiliary=text_classification", *values, "auxiliary.max_length=16"]

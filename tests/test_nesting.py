@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruneexp.groups import Norm, Slice, SliceGroup
-from pruneexp.masks import zeros
+from pruneexp.masks import apply_masks_, zeros
 from pruneexp.models.encoder_layers import unit_groups
 from pruneexp.nesting import Nesting
 from pruneexp.surgery.channel_groups import channel_groups
+from pruneexp.surgery.shrink import shrink
 
 KINDS = ("attention_layers", "heads", "ffn_layers", "ffn")
 
@@ -185,3 +186,26 @@ def test_all_of_an_encoder_can_go_and_one_channel_of_each_group_stays():
     keep = nesting.closest(torch.rand(len(nesting.own)), 1.0)
     assert {int(part.sum()) for part in nesting.split(keep).values()} == {1}
     assert nesting.pruned(keep) == nesting.most()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_left_is_what_the_smaller_encoder_has(seed):
+    """Shapes and choices at random: no weight of a linear layer is counted twice or forgotten."""
+    draw = torch.Generator().manual_seed(seed)
+    layers, heads, head_size, ffn = (int(torch.randint(1, 5, (), generator=draw)) + 1 for _ in range(4))
+    sizes = {"hidden_size": heads * head_size, "num_hidden_layers": layers, "num_attention_heads": heads}
+    model = bert(**sizes, intermediate_size=7 * ffn).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, generator=draw)
+    nesting, weights = nesting_of(model)
+    keep = nesting.closest(torch.rand(len(nesting.own), generator=draw), float(torch.rand((), generator=draw)))
+    masks = nesting.masks(keep)
+    apply_masks_(weights, masks)
+    small = shrink(model, masks, {"input_ids": torch.arange(3, 13).view(2, 5)})
+    left = [
+        parameter.numel()
+        for name, parameter in small.encoder.named_parameters()
+        if "LayerNorm" not in name and parameter.any()  # of a sub-layer that went, a bias of zeros is left
+    ]
+    assert sum(left) == nesting.total - nesting.pruned(keep)
+    assert nesting.total == sum(p.numel() for name, p in model.encoder.named_parameters() if "LayerNorm" not in name)

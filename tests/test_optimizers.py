@@ -65,6 +65,15 @@ def test_a_methods_own_parameters_have_their_own_rate_and_no_decay():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi / 2)))
 
 
+def test_another_peak_scales_the_rate_of_the_weights_and_not_constant_ones():
+    weight, gate = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(3))
+    model = nn.ParameterDict({"weight": weight})
+    recipe = sgd(schedule="linear", warmup=0.0)
+    optimizer = recipe.build(model, [{"params": [gate], "lr": 0.7, "scheduled": False}])
+    recipe.set_rate_(optimizer, 1, 4, peak=0.04)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.03, 0.7])
+
+
 def joined():
     """A weight under SGD, a gate under Adam at a constant rate, and a multiplier that ascends."""
     model, gate, multiplier = nn.Linear(1, 1, bias=False), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))

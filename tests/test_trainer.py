@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from pruneexp import experiment
 from pruneexp.cli import compose
 from pruneexp.config import ConfigError
+from pruneexp.datasets.batches import micro_batches
 from pruneexp.runs import Run
-from pruneexp.trainer import Trainer, TrainingError, micro_batches
+from pruneexp.trainer import Trainer, TrainingError
 
 SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "dense=none", "logger=none", "device=cpu"]
 TEXT = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd", "method=magnitude"]

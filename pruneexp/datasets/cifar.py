@@ -1,6 +1,9 @@
 """The official CIFAR files, in their binary and their python layout (https://www.cs.toronto.edu/~kriz/cifar.html)."""
 
+import hashlib
+import logging
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ import numpy as np
 import torch
 
 from pruneexp.datasets.images import Pixels
+
+LOG = logging.getLogger("pruneexp")
 
 _IMAGE_BYTES = 3 * 32 * 32  # red, green and blue planes, row by row
 
@@ -27,10 +32,11 @@ def read_binary(path: Path, *, label_bytes: int) -> Pixels:
     return _pixels(records[:, label_bytes:], records[:, label_bytes - 1])
 
 
-def read_python(path: Path, *, label_key: str) -> Pixels:
+def read_python(path: Path, *, label_key: str, official: Mapping[str, tuple[int, str]] | None = None) -> Pixels:
     """The examples of a pickled batch, read without running any code that a pickle may hold.
 
-    label_key: of the classes in the batch, "labels" or "fine_labels".
+    label_key: of the classes in the batch, "labels" or "fine_labels". official: file name -> examples and MD5 of the
+    authors' file; a warning says if one of that name and size has another MD5.
 
     Raises:
         ValueError: the file is not such a batch, or holds anything but arrays and builtins.
@@ -46,6 +52,9 @@ def read_python(path: Path, *, label_key: str) -> Pixels:
     except Exception as error:  # damaged pickles raise nearly anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"dataset.root: {path} is no CIFAR batch ({reason}); fetch it again") from error
+    examples, expected = (official or {}).get(path.name, (None, None))
+    if examples == len(labels) and hashlib.md5(path.read_bytes()).hexdigest() != expected:
+        LOG.warning("dataset.root: %s is damaged or written anew: it has not the checksum of the authors' file", path)
     return _pixels(images, labels)
 
 

@@ -84,9 +84,7 @@ class Glue(TextDataset):
     def _texts(self, split: str) -> Texts:
         table = self._download(split) if self.path is None else tables.read(tables.find(self.path, split))
         source = f"{self.name}'s {split}"
-        texts = [
-            [str(text) for text in tables.column(table, name, key="path", source=source)] for name in self.task.columns
-        ]
+        texts = [tables.texts(table, name, key="path", source=source) for name in self.task.columns]
         labels = tables.column(table, "label", key="path", source=source)
         if not self.task.class_names:
             return Texts(texts[0], texts[1], values(labels, source=source))

@@ -13,6 +13,9 @@ from pruneexp.datasets.base import Batch, Draw, Split
 from pruneexp.datasets.images import Normalize
 from pruneexp.datasets.seeds import mixed
 
+_DEEP_MODES = ("I", "F")
+"""Of images with 16 or 32 bits a pixel, floats too, as PIL names them. It would clip them to 255."""
+
 
 class ImageFiles(torch.utils.data.Dataset):
     """(position, seed) -> the image there, uint8 (3, size, size): cropped at random if there is a seed.
@@ -38,8 +41,10 @@ class ImageFiles(torch.utils.data.Dataset):
         path = os.fsdecode(self._paths[position])
         try:
             with Image.open(path) as file:
+                if file.mode.startswith(_DEEP_MODES):
+                    return f"dataset.root: {path} has {file.mode} pixels, not 8 bits each; convert it to 8 bits"
                 image = file.convert("RGB")
-        except (OSError, SyntaxError):  # PIL's error for a broken PNG is a SyntaxError
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # of a broken PNG: SyntaxError
             return f"dataset.root: {path} is no readable image; delete or replace it"
         if seed is None:
             return self._plain(image)

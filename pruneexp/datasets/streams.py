@@ -1,7 +1,9 @@
 """Training batches of one or several datasets, each in an order of its own that (seed, step) decide."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from pruneexp.datasets.base import TARGET, Batch, Split
 from pruneexp.datasets.order import steps_per_epoch, train_draws
@@ -76,11 +78,20 @@ class Streams:
                     f"auxiliary task {name} in a step; accumulate less, or give it a larger batch_size"
                 )
 
-    def batches(self, first_step: int, last_step: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    def batches(
+        self,
+        first_step: int,
+        last_step: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        tasks: Callable[[int], Collection[str] | None] = lambda step: None,
+    ) -> Iterator[Batch]:
         """The batches of the steps first_step, ..., last_step - 1, counted from 0, for one process.
 
-        Together, the batch is the target's, and its key `auxiliary` holds one of each other task, by name. In turn, its
-        key `task` is the name of the task.
+        tasks: the names of those that a step trains, by its number; None for all. A batch is of the first task in the
+        step and names it under the key `task` where it is not the target's or there are no others; the key `auxiliary`
+        holds one of each other task, by name. Each task goes on where it was when a step trained it last.
 
         Raises:
             ValueError: as `Stream.batches`.
@@ -89,16 +100,30 @@ class Streams:
         if len(streams) == 1:
             yield from self.target.batches(first_step, last_step, rank=rank, world_size=world_size)
             return
-        served = {}
-        for place, (name, stream) in enumerate(streams.items()):
-            own = (first_step, last_step)
-            if self.alternate:  # the task's turns are the steps place, place + tasks, ...
-                own = tuple(max(0, -(-(step - place) // len(streams))) for step in own)
-            served[name] = stream.batches(*own, rank=rank, world_size=world_size)
-        for step in range(first_step, last_step):
-            if self.alternate:
-                name = list(streams)[step % len(streams)]
-                yield {**next(served[name]), "task": name}
-            else:
-                batch = next(served[TARGET])
-                yield {**batch, "auxiliary": {name: next(served[name]) for name in self.auxiliary}}
+        turns = [self._turn(step, tasks(step)) for step in range(last_step)]
+        before, after = (Counter(name for turn in part for name in turn) for part in (turns[:first_step], turns))
+        served = {
+            name: stream.batches(before[name], after[name], rank=rank, world_size=world_size)
+            for name, stream in streams.items()
+        }
+        for first, *others in islice(turns, first_step, None):
+            batch = next(served[first])
+            if others:
+                batch = {**batch, "auxiliary": {name: next(served[name]) for name in others}}
+            yield {**batch, "task": first} if first != TARGET or not others else batch
+
+    def _turn(self, step: int, tasks: Collection[str] | None) -> tuple[str, ...]:
+        """The tasks of a step, the target first if it is one of them."""
+        names = [name for name in (TARGET, *self.auxiliary) if tasks is None or name in tasks]
+        return (names[step % len(names)],) if self.alternate else tuple(names)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The batches of the first `steps` steps, the same on every process; they can be gone through more than once."""
+
+    streams: Streams
+    steps: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.streams.batches(0, self.steps)

@@ -56,7 +56,10 @@ class TextClassification(TextDataset):
         read = {split: tables.read(paths) for split, paths in found.items() if paths}
         hidden = [split for split, table in read.items() if split != "train" and self._unlabelled(table)]
         read = {split: table for split, table in read.items() if split not in hidden}
-        labels = {split: self._column(table, "label_column", self.label_column, split) for split, table in read.items()}
+        labels = {
+            split: tables.column(table, self.label_column, key="label_column", source=f"the {split} file")
+            for split, table in read.items()
+        }
         if self.regression:
             numbers, names = (
                 {split: values(column, source=f"the {split} file") for split, column in labels.items()},
@@ -76,12 +79,9 @@ class TextClassification(TextDataset):
     def _unlabelled(self, table: tables.Table) -> bool:
         return self.label_column in table and unlabelled(table[self.label_column])
 
-    def _column(self, table: tables.Table, key: str, name: str, split: str) -> list[Any]:
-        return tables.column(table, name, key=key, source=f"the {split} file")
-
     def _texts(self, table: tables.Table, labels: Tensor, split: str) -> Texts:
         first, second = (
-            None if name is None else [str(text) for text in self._column(table, key, name, split)]
+            None if name is None else tables.texts(table, name, key=key, source=f"the {split} file")
             for key, name in self.text_columns.items()
         )
         return Texts(first, second, labels)

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+CHANNELS = ("unconstrained", "unordered", "constrained")
+
 EPILOG = """\
 The export's folder holds model.safetensors, structure.json and config.yaml; pruneexp.load(FOLDER) gives the model.
 Exit codes: 0 done, 2 bad input or nothing to remove, 1 a failure.
@@ -26,9 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.run,
             options.output or options.run / "export",
             formats=[name for name in ("onnx", "torch_export", "compressed") if getattr(options, name)],
-            timing=Timing(options.batch_sizes, options.runs, options.compile),
+            timing=Timing(options.batch_sizes, options.runs, options.compile, options.semi_structured),
             device=options.device,
             multiple_of=options.multiple_of,
+            channels=options.channels,
+            trust=options.trust,
         )
     except ExportFailure as failure:
         _exit(1, str(failure))
@@ -52,10 +56,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--torch-export", action="store_true", help="also model.pt2, a program of torch.export")
     parser.add_argument("--compressed", action="store_true", help="also packed.safetensors, zeros as single bits")
     parser.add_argument("--compile", action="store_true", help="also time both models under torch.compile")
+    parser.add_argument(
+        "--semi-structured", action="store_true", help="also time 2:4 sparse linear layers in torch's format, on a GPU"
+    )
     parser.add_argument("--batch-sizes", type=_sizes, default=[1, 32], metavar="N,N", help="to time, 1,32 by default")
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed calls of each, 30 by default")
     parser.add_argument(
         "--multiple-of", type=int, default=1, metavar="N", help="keep a multiple of N channels in every layer (1)"
+    )
+    parser.add_argument(
+        "--channels",
+        choices=CHANNELS,
+        help="each layer reads only the channels that it kept itself (UPSCALE): re-ordered so that most are slices "
+        "(unconstrained), copied (unordered), or only channels gone that nobody reads (constrained)",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="a class outside pruneexp that the run's config.yaml may build, or remote_code for Python files that came "
+        "with its model; both run with your rights",
     )
     parser.add_argument("--device", default="auto", help="to test and time on: auto (default), cpu or cuda")
     return parser

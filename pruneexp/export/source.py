@@ -1,15 +1,16 @@
 """A finished run with everything that testing its model takes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from pruneexp.config import build, finished_summary
+from pruneexp.checksums import check_files, read_config
+from pruneexp.config import build, check_targets, finished_summary
 from pruneexp.datasets.base import Draw, Splits
 from pruneexp.experiment import load, recipe_of
 from pruneexp.masks import Masks
@@ -31,21 +32,23 @@ class Source:
     task: Task
 
 
-def open_run(folder: Path, device: torch.device) -> Source:
-    """A finished run with everything that testing it takes. device: where its data goes.
+def open_run(folder: Path, device: torch.device, trust: Collection[str] = ()) -> Source:
+    """A finished run with everything that testing it takes. device: where its data goes. trust: as in `load`.
 
     Raises:
-        ValueError: no run with masks is there, files are damaged, or its data is not to be had.
+        ValueError: no run with masks is there, files are damaged or not to be trusted, or its data is not to be had.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a finished run")
-    network = load(folder)
+    network = load(folder, trust=trust)
     summary = finished_summary(folder)
     if summary is None:
         raise ValueError(f"{folder}: is an export already; give the folder of the run")
+    check_files(folder, summary, "masks.safetensors")
     masks = _masks(folder)
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    recipe, info = recipe_of(folder)
+    config = read_config(folder)
+    recipe, info = recipe_of(folder, trust=trust)
+    check_targets(config["dataset"], "dataset", folder / "config.yaml", trust)
     dataset = build(config["dataset"], "dataset")
     dataset.check()
     splits = dataset.load(device=device, tokenizer=recipe.tokenizer)

@@ -1,8 +1,9 @@
 """From a finished run to a smaller model: load, shrink, compare, test, time, write, read back."""
 
+import copy
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,17 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruneexp.checksums import digests
 from pruneexp.datasets.order import eval_draws
 from pruneexp.devices import check_device
 from pruneexp.experiment import PROCESSOR, example_inputs, load
 from pruneexp.export.formats import FILES, WRITERS, check_formats
 from pruneexp.export.source import Source, first_examples, open_run
 from pruneexp.measure.flops import macs
-from pruneexp.measure.latency import check_timing, compiled, eager, latencies, onnx
+from pruneexp.measure.latency import check_timing, compiled, eager, in_dtype, latencies, onnx
 from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.models.errors import first_line
 from pruneexp.runs import write_json
-from pruneexp.surgery.files import save_shrunk
+from pruneexp.surgery.files import WEIGHTS, save_shrunk
+from pruneexp.surgery.own_channels import OwnChannels, own_channels, save_own_channels
+from pruneexp.surgery.semi_structured import DTYPE, check_gpu, semi_structured
 from pruneexp.surgery.shrink import Shrunk, shrink_and_report
 from pruneexp.surgery.verify import verify
 from pruneexp.tasks.base import predict
@@ -38,11 +42,16 @@ class ExportFailure(RuntimeError):
 
 @dataclass(frozen=True)
 class Timing:
-    """How to time: batch sizes, timed calls of each variant, and whether to time compiled models too."""
+    """How to time: batch sizes, timed calls of each variant, and whether to time more than the models as they are.
+
+    compiled: both under torch.compile. semi_structured: the masked model in bfloat16, with its 2:4 sparse linear layers
+    dense and in torch's semi-structured format.
+    """
 
     batch_sizes: Sequence[int] = (1, 32)
     runs: int = 30
     compiled: bool = False
+    semi_structured: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number of runs or a batch size that cannot be."""
@@ -57,12 +66,14 @@ def export(
     timing: Timing = Timing(),
     device: str = "auto",
     multiple_of: int = 1,
+    channels: str | None = None,
+    trust: Collection[str] = (),
 ) -> Record:
     """Writes the smaller model of a run into the folder `output`, and returns what export.json says of it.
 
     formats: any of "onnx", "torch_export", "compressed". device: to test and time on. multiple_of: as in
-    `shrink_and_report`. An earlier export is replaced, at
-    the end and at once.
+    `shrink_and_report`. channels: a mode of `pruneexp.surgery.own_channels` instead of that. trust: as in
+    `pruneexp.load`. An earlier export is replaced, at the end and at once.
 
     Raises:
         ValueError: the folder holds no run with masks, its files are damaged, its data is not there, nothing can be
@@ -74,14 +85,17 @@ def export(
         raise ValueError(f"--output {output}: exists and is no export; choose another folder")
     check_formats(formats)
     where = _device(device)
-    source = open_run(folder, where)
+    if timing.semi_structured:
+        check_gpu(where)
+    source = open_run(folder, where, trust)
     example = first_examples(source.splits, 2, torch.device("cpu"))
-    shrunk = shrink_and_report(source.network, source.masks, example, multiple_of=multiple_of)
-    if _parameters(shrunk.network) == _parameters(source.network) and "compressed" not in formats:
+    shrunk = _shrunk(source, example, multiple_of, channels)
+    still_of_use = "compressed" in formats or timing.semi_structured
+    if _parameters(shrunk.network) == _parameters(source.network) and not still_of_use:
         raise ValueError(_nothing_to_remove(source))
     error = verify(source.network, shrunk.network, [first_examples(source.splits, COMPARED, torch.device("cpu"))])
     with _replacing_folder(output) as partial:
-        _write(source, shrunk.network, partial)
+        _write(source, shrunk, partial)
         written = {name: WRITERS[name](shrunk.network, example, partial / FILES[name]) for name in formats}
         record = {
             "info": source.summary["info"],
@@ -89,13 +103,23 @@ def export(
             "headline": source.task.headline,
             "relative_error": max(error, shrunk.error),
             "kept": [asdict(kept) for kept in shrunk.kept],
+            "channels": asdict(shrunk.report) if isinstance(shrunk, OwnChannels) else None,
             "rows": _rows(source, shrunk, where),
             "files": written,
             "latency": _latency(source, shrunk, partial, where, timing),
         }
+        record["sha256"] = digests(partial, (WEIGHTS,), source.config)
         write_json(partial / "export.json", record)
-        _read_back(shrunk.network, partial, example)
+        _read_back(shrunk.network, partial, example, trust)
     return {**record, "folder": str(output)}
+
+
+def _shrunk(source: Source, example: Any, multiple_of: int, channels: str | None) -> Shrunk:
+    if channels is None:
+        return shrink_and_report(source.network, source.masks, example, multiple_of=multiple_of)
+    if multiple_of != 1:
+        raise ValueError(f"--multiple-of {multiple_of}: does not go with --channels; leave one out")
+    return own_channels(source.network, source.masks, example, mode=channels)
 
 
 def _nothing_to_remove(source: Source) -> str:
@@ -105,7 +129,7 @@ def _nothing_to_remove(source: Source) -> str:
     return (
         f"{source.folder}: nothing can be removed: no whole channel, head or unit is zero (pattern={pattern}); single "
         f"zeros save space in a file (--compressed: {packed:,} bytes, not {dense:,}) and time only on hardware or "
-        "kernels made for them, as for N:M patterns"
+        "kernels made for them, as for N:M patterns (--semi-structured)"
     )
 
 
@@ -148,6 +172,10 @@ def _latency(source: Source, shrunk: Shrunk, folder: Path, device: torch.device,
     """The time of the masked network, which is that of the dense one too, and of the shrunk one in every form."""
     networks = {"masked": source.network.to(device), "shrunk": shrunk.network.to(device)}
     variants = {name: eager(network) for name, network in networks.items()}
+    if timing.semi_structured:
+        sparse = semi_structured(networks["masked"])
+        halved = copy.deepcopy(networks["masked"]).to(DTYPE)
+        variants |= {"masked, bf16": in_dtype(halved, DTYPE), "masked, 2:4 bf16": in_dtype(sparse, DTYPE)}
     if timing.compiled:
         variants |= {f"{name}, compiled": compiled(network) for name, network in networks.items()}
     if (folder / FILES["onnx"]).is_file() and device.type == "cpu":
@@ -164,8 +192,11 @@ def _latency(source: Source, shrunk: Shrunk, folder: Path, device: torch.device,
     return [asdict(row) for row in measured]
 
 
-def _write(source: Source, network: nn.Module, folder: Path) -> None:
-    save_shrunk(network, folder)
+def _write(source: Source, shrunk: Shrunk, folder: Path) -> None:
+    if isinstance(shrunk, OwnChannels):
+        save_own_channels(shrunk, folder)
+    else:
+        save_shrunk(shrunk.network, folder)
     shutil.copyfile(source.folder / "config.yaml", folder / "config.yaml")
     processor = source.folder / PROCESSOR
     for file in processor.glob("*") if processor.is_dir() else ():
@@ -174,10 +205,10 @@ def _write(source: Source, network: nn.Module, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _read_back(network: nn.Module, folder: Path, example: Any) -> None:
+def _read_back(network: nn.Module, folder: Path, example: Any, trust: Collection[str]) -> None:
     """Raises ExportFailure unless the written model gives the very same outputs."""
     try:
-        again = load(folder)
+        again = load(folder, trust=trust)
     except ValueError as error:
         raise ExportFailure(f"the written model cannot be read back: {error}") from error
     if not torch.equal(predict(again, example), predict(network.eval(), example)):
@@ -188,6 +219,7 @@ def _read_back(network: nn.Module, folder: Path, example: Any) -> None:
 def _replacing_folder(output: Path) -> Iterator[Path]:
     """A new folder that takes the place of `output` at the end, or is removed if an exception comes."""
     output.parent.mkdir(parents=True, exist_ok=True)
+    _clear_after_the_dead(output)
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
     partial.mkdir()
@@ -199,3 +231,28 @@ def _replacing_folder(output: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_after_the_dead(output: Path) -> None:
+    """Removes what killed exports to `output` left, but for an earlier export that they had moved out of the way."""
+    for path in sorted(output.parent.glob(f".{output.name}.*")):
+        pid, kind = path.suffixes[-2:] if len(path.suffixes) > 1 else ("", "")
+        if kind not in (".tmp", ".old") or not pid[1:].isdecimal() or _alive(int(pid[1:])):
+            continue
+        if kind == ".old" and not output.exists():
+            path.replace(output)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of this number runs here."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # someone else's
+    return True

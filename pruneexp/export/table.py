@@ -36,6 +36,14 @@ def print_record(record: Mapping[str, Any], console: "Console") -> None:
     console.print(f"shrunk = masked in float64: relative error {record['relative_error']:.1e}")
     for file in record["files"].values():
         console.print(f"{file['file']}: {bytes_text(file['bytes'])}, relative error {file['relative_error']:.1e}")
+    if report := record["channels"]:
+        reads, unordered = report["layers"], report["layers_unordered"]
+        console.print(
+            f"{report['mode']} channels: of {sum(reads.values())} layers {reads['whole']} read a whole tensor, "
+            f"{reads['slice']} a slice, {reads['copy']} a copy; without re-ordering {unordered['slice']} a slice, "
+            f"{unordered['copy']} a copy",
+            soft_wrap=True,
+        )
     for kept in record["kept"][:LISTED]:
         console.print(f"kept: {kept['units']} zero units of {kept['layer']}: {kept['why']}", soft_wrap=True)
     if len(record["kept"]) > LISTED:

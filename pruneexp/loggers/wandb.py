@@ -63,7 +63,8 @@ class WandB(Logger):
             arguments = {"name": name, "group": group, "config": config, "dir": str(folder)}
             arguments |= {"project": self.project, "entity": self.entity, "tags": self.tags}
             arguments["id"] = _run_id(folder, resumed=resumed_from is not None)
-            self._run = self._open(arguments, resume="allow" if resumed_from is not None else None)
+            arguments["resume"] = "allow" if resumed_from is not None else None
+            self._run = open_run(self.mode, **arguments)
         except Exception as error:
             self._switch_off(error)
 
@@ -101,29 +102,34 @@ class WandB(Logger):
         run, self._run = self._run, None
         run.finish(exit_code=exit_code)
 
-    def _open(self, arguments: dict[str, Any], resume: str | None) -> Any:
-        """A new W&B run, or None if W&B is switched off."""
-        import wandb
-
-        mode = _usable_mode(self.mode)
-        if mode == "disabled":
-            return None
-        settings = wandb.Settings(
-            silent=True,
-            console="off",
-            disable_git=True,  # meta.json holds the commit
-            save_code=False,
-            init_timeout=INIT_TIMEOUT,
-            finish_timeout=FINISH_TIMEOUT,
-        )
-        return wandb.init(**arguments, mode=mode, resume=resume, reinit="create_new", settings=settings)
-
     def _switch_off(self, error: Exception) -> None:
         run, self._run = self._run, None
         LOG.warning("W&B is switched off for this run: %s: %s", type(error).__name__, _first_line(error))
-        with suppress(Exception):
+        try:
             if run is not None:
                 run.finish(exit_code=1)
+            elif "Connection" in type(error).__name__:
+                _forget_service()
+        except Exception:
+            _forget_service()
+
+
+def open_run(mode: str, **arguments: Any) -> Any:
+    """A new W&B run that asks and prints nothing, or None if W&B is switched off. arguments: of `wandb.init`."""
+    import wandb
+
+    mode = _usable_mode(mode)
+    if mode == "disabled":
+        return None
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,  # meta.json holds the commit
+        save_code=False,
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+    )
+    return wandb.init(**arguments, mode=mode, reinit="create_new", settings=settings)
 
 
 def _usable_mode(wanted: str) -> str:
@@ -149,6 +155,17 @@ def _usable_mode(wanted: str) -> str:
     return "offline"
 
 
+def _forget_service() -> None:
+    """Lets the SDK start a new process for the next run, where that of this one is gone.
+
+    It would also end Python with a traceback of its own otherwise.
+    """
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
@@ -159,7 +176,7 @@ def _run_id(folder: Path, *, resumed: bool) -> str:
     Random, since a project may be shared: two people's runs of one configuration have folders of one name.
     """
     file = folder / "wandb_id"
-    if not (resumed and file.exists()):
+    if not (resumed and file.exists() and file.read_text(encoding="utf-8").strip()):  # empty: died in mid-write
         file.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
     return file.read_text(encoding="utf-8").strip()
 

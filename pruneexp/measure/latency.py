@@ -96,6 +96,16 @@ def eager(network: nn.Module) -> Variant:
     return lambda inputs: predict(network, inputs)
 
 
+def in_dtype(network: nn.Module, dtype: torch.dtype) -> Variant:
+    """A network of this dtype, in eval mode; images are cast to it, token ids stay."""
+    network.eval()
+
+    def run(inputs: Any) -> Tensor:
+        return predict(network, inputs.to(dtype) if isinstance(inputs, Tensor) else inputs)
+
+    return run
+
+
 def compiled(network: nn.Module) -> Variant:
     """The network under torch.compile, in eval mode. The first call at each batch size compiles, in the warm-up."""
     network.eval()

@@ -29,6 +29,7 @@ from pruneexp.masks import Masks, sparsity
 from pruneexp.models.parts import parts
 from pruneexp.patterns import Pattern
 from pruneexp.schedules import Schedule, Timeline
+from pruneexp.stages import Stage
 from pruneexp.tasks.base import Task
 
 logger = logging.getLogger("pruneexp")
@@ -57,17 +58,25 @@ class Method:
         masks: the hard masks in force, by dense name; empty while there are none.
         weights: the parameters that may be pruned, by dense name; empty before `setup`.
         soft: whether the forward pass sees soft masks, so that soft and hard accuracy differ.
+        staged: whether there are stages that train some of several tasks only.
+        auxiliary_masks: the final masks of auxiliary tasks that have others than the target, by task.
     """
 
     soft = False
+    staged = False
 
     def __init__(self) -> None:
         self.masks: Masks = {}
+        self.auxiliary_masks: dict[str, Masks] = {}
         self.weights: dict[str, nn.Parameter] = {}
         self.parametrized: list[tuple[nn.Module, str]] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Called once, before compilation and DDP: choose what to prune, attach parametrizations."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the training, asked for after `setup`."""
+        return (Stage(),)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters, the keys as of `pruneexp.optimizers.Recipe.build`.
@@ -256,7 +265,10 @@ def groups_of(
     }
     names = [name for group in groups.values() for name in group.parameters]
     if not names:
-        raise ValueError(f"pattern={type(pattern).__name__}: fits none of the {len(candidates)} prunable layers")
+        raise ValueError(
+            f"pattern={type(pattern).__name__}: fits none of the {len(candidates)} prunable layers of "
+            f"{type(model).__name__}; take pattern=unstructured, or another model"
+        )
     parameters = dict(model.named_parameters())
     weights = {name: parameters[name] for name in dict.fromkeys(names)}
     if left := sorted(candidates.keys() - weights.keys()):

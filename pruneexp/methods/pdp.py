@@ -123,8 +123,8 @@ class PDP(Pruner):
         last step with soft masks, which `tau` moves to by an equal factor in every step; None for a constant one.
         threshold_gradient: let gradient flow through t. start_accuracy: begin the schedule after the headline
         validation metric was at least this for `start_patience` evaluations running, instead of at the schedule's own
-        start. harden_at: fraction of training after which the hard masks are fixed and the rest is fine-tuning; 1 for
-        never.
+        start. harden_at: fraction of training after which, once the schedule is at the target, the hard masks are fixed
+        and the rest is fine-tuning; 1 for never.
 
         Raises:
             ValueError: a value is out of its range.
@@ -169,14 +169,15 @@ class PDP(Pruner):
         """Fixes the budgets when pruning begins; then moves the thresholds; hardens when it is time."""
         if self.masks or self.offset is None:
             return False
-        if step >= self.soft_steps:
+        sparsity = self.schedule(self.target, step - self.offset, self.timeline)
+        if step >= self.soft_steps and sparsity >= self.target:
             self._fix_budget()
             self._harden()
             return True
-        if self.schedule(self.target, step - self.offset, self.timeline) == 0:
+        if sparsity == 0:
             return False
         self._fix_budget()
-        tau = self.tau * (self.tau_end / self.tau) ** (step / max(1, self.soft_steps - 1))
+        tau = self.tau * (self.tau_end / self.tau) ** min(1.0, step / max(1, self.soft_steps - 1))
         for name, group in self.groups.items():
             self.current[name] = self.schedule(self.final[name], step - self.offset, self.timeline)
             if self.pattern.single_weights and not self.threshold_gradient:

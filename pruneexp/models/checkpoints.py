@@ -38,7 +38,8 @@ def load_weights(network: nn.Module, path: Path, *, key: str = "model.checkpoint
     key: of the config that names the file, for errors.
 
     Raises:
-        ValueError: the file cannot be read as tensors, no key fits, or a tensor has another shape.
+        ValueError: the file cannot be read as tensors, no key fits, or a tensor has another shape, is of whole numbers
+            or not finite.
     """
     state = read_state_dict(path, key=key)
     own = network.state_dict()
@@ -48,6 +49,7 @@ def load_weights(network: nn.Module, path: Path, *, key: str = "model.checkpoint
             f"the model {few(list(own))}; choose the model that the file was saved from"
         )
     _check_shapes(network, state, f"{key}={path}")
+    _check_values(network, state, f"{key}={path}")
     result = network.load_state_dict(state, strict=False)  # fills in the step counters that old BatchNorms lack
     loaded = Loaded(result.missing_keys, result.unexpected_keys)
     if loaded.missing:
@@ -115,6 +117,18 @@ def _check_shapes(network: nn.Module, state: dict[str, Tensor], source: str) -> 
     )
     shapes = f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
     raise ValueError(f"{source}: {name} has shape {shapes}; {hint}")
+
+
+def _check_values(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Raises ValueError for the first tensor that is NaN or infinite somewhere, or of whole numbers for real ones."""
+    for name, own in network.state_dict().items():
+        if name not in state or not own.is_floating_point():
+            continue
+        if not state[name].is_floating_point():
+            kind = str(state[name].dtype).removeprefix("torch.")
+            raise ValueError(f"{source}: {name} is {kind}, as in quantised models; give the file in floating point")
+        if not state[name].float().isfinite().all():
+            raise ValueError(f"{source}: {name} holds NaN or infinity; give one of a training that did not diverge")
 
 
 def few(keys: Sequence[str]) -> str:

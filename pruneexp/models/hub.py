@@ -100,6 +100,16 @@ def local_or_name(key: str, path: str, needed: Sequence[str]) -> str:
 
 def failure(key: str, path: str, error: Exception) -> str:
     """One line about a model that could not be had."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"{key}={path}: comes with Python code of its own, which would run with your rights; read it, and where "
+            "you trust it set model.trust_remote_code=true"
+        )
+    if "weights_only" in str(error):
+        return (
+            f"{key}={path}: its weights hold Python objects, which can run code, and were not opened; where you trust "
+            "them, convert them to .safetensors"
+        )
     if Path(path).is_dir():
         return (
             f"{key}={path}: cannot be loaded ({first_line(error)}); give a folder that save_pretrained or the hub made"

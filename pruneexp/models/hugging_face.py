@@ -34,12 +34,14 @@ class HuggingFace(Model):
         attention: str | None,
         trust_remote_code: bool,
         checkpoint: str | None,
+        freeze_embeddings: bool = False,  # the configs of older runs, which `pruneexp.load` reads, have no such option
     ) -> None:
         """Checks the arguments; downloads nothing.
 
         name_or_path: a repository on the hub, or a folder with config.json and weights. tokenizer: the same for the
         tokenizer, null for `name_or_path`. dropout: in place of every dropout rate of the model's config, in [0, 1).
-        attention: `sdpa` (fused), `eager` (plain matrix products) or null for transformers' choice.
+        attention: `sdpa` (fused), `eager` (plain matrix products) or null for transformers' choice. freeze_embeddings:
+        the embeddings of tokens, positions and segments, and their normalisation, are not trained.
         trust_remote_code: whether Python files in the repository may run.
 
         Raises:
@@ -52,6 +54,7 @@ class HuggingFace(Model):
         self.path = local_or_name("model.name_or_path", name_or_path, ["config.json"])
         self.tokenizer_path = self.path if tokenizer is None else local_tokenizer(tokenizer)
         self.dropout, self.attention, self.trust = dropout, attention, trust_remote_code
+        self.freeze_embeddings = freeze_embeddings
         if trust_remote_code:
             logger.warning(
                 "model.trust_remote_code=true: Python files that come with %s run with your rights", name_or_path
@@ -59,6 +62,12 @@ class HuggingFace(Model):
 
     def network(self, info: DataInfo, *, pretrained: bool = True) -> nn.Module:
         """A new network; what the pretrained weights lack is initialised, which the log says."""
+        network = self._network(info, pretrained=pretrained)
+        if self.freeze_embeddings:
+            _embeddings(network).requires_grad_(False)
+        return network
+
+    def _network(self, info: DataInfo, *, pretrained: bool) -> nn.Module:
         from transformers import AutoModelForSequenceClassification as Classifier
 
         config = self._config()
@@ -120,6 +129,15 @@ class HuggingFace(Model):
         if new:
             layers = sorted({key.rpartition(".")[0] for key in new})
             logger.info("%s: newly initialised: %s", self.path, ", ".join(layers))
+
+
+def _embeddings(network: nn.Module) -> nn.Module:
+    """The embeddings of a network. Raises ValueError if they are no module of their own."""
+    found = getattr(encoder_of(network), "embeddings", None)
+    if found is None:
+        name = type(network).__name__
+        raise ValueError(f"model.freeze_embeddings=true: {name} has no module of that name; set it to false")
+    return found
 
 
 def check_dropout(dropout: float | None) -> None:

@@ -4,6 +4,7 @@ ResNets: He et al. 2016 (arXiv:1512.03385). MobileNet-v2: Sandler et al. 2018 (a
 et al. 2019 (arXiv:1905.02244).
 """
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ class Torchvision(Model):
         if isinstance(self.weights, Path):
             return read_state_dict(self.weights, key="model.pretrained")
         try:
-            return self.weights.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:  # no network; a file that does not have its hash
+            return self.weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:  # no network; another hash; code in the cache
             raise ValueError(
                 f"model.pretrained={self.pretrained}: {self.weights.url} cannot be downloaded ({first_line(error)}); "
                 f"get it elsewhere and {FROM_FILE}"

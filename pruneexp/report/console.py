@@ -36,6 +36,7 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
     return [
         *_scores(summary),
         *_sparsity(summary["sparsity"]),
+        *_masks(summary),
         (
             "non-zero parameters",
             f"{params['total']:,}",
@@ -78,6 +79,24 @@ def _sparsity(sparsity: Mapping[str, Any]) -> list[Row]:
     return [
         (label, "", f"{100 * sparsity[key]:.2f} %", "") for key, label in labels.items() if sparsity[key] is not None
     ]
+
+
+def _masks(summary: Mapping[str, Any]) -> list[Row]:
+    """What the masks of a pruned model leave to each of several tasks."""
+    masks = {name: own["mask"] for name, own in summary.get("auxiliary", {}).items() if "mask" in own}
+    sparsity = summary["sparsity"]["prunable"]
+    if not masks or not sparsity:
+        return []
+    prunable = summary["params"]["prunable"]
+    own = {name: mask for name, mask in masks.items() if mask["own"]}
+    return [
+        _mask("target's mask" if own else "mask of every task", sparsity, round((1 - sparsity) * prunable)),
+        *(_mask(f"{name}'s mask", mask["sparsity"], mask["kept"]) for name, mask in own.items()),
+    ]
+
+
+def _mask(label: str, sparsity: float, kept: int) -> Row:
+    return label, "", f"{100 * sparsity:.2f} %", f"{kept:,} weights"
 
 
 def count_text(number: float) -> str:

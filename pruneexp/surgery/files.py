@@ -57,26 +57,33 @@ def load_transformer(folder: Path) -> nn.Module:
         network = getattr(transformers, config.architectures[0])(config)
     except Exception as error:  # whatever transformers makes of a damaged file
         raise SurgeryError(f"{folder / CONFIG}: cannot be used ({first_line(error)}); export the run again") from error
-    load_shrunk_(network, folder)
-    return network.eval()
+    return load_shrunk(network, folder).eval()
 
 
-def load_shrunk_(network: nn.Module, folder: Path) -> None:
-    """Brings a freshly built network into the structure in a folder and loads the weights, all of them.
+def load_shrunk(network: nn.Module, folder: Path) -> nn.Module:
+    """A freshly built network brought into the structure in a folder, with the weights there, all of them.
+
+    The result is `network` itself, changed in place, or for an export of `pruneexp.surgery.own_channels` another one.
 
     Raises:
         SurgeryError: the structure is damaged or belongs to another network, or weights are missing or left over.
         ValueError: the weights cannot be read.
     """
-    restructure_(network, read_structure(folder / STRUCTURE))
+    written = read_structure(folder / STRUCTURE)
+    if "channels" in written:
+        from pruneexp.surgery.own_channels import load_own_channels
+
+        return load_own_channels(network, folder, written)
+    restructure_(network, written)
     loaded = load_weights(network, folder / WEIGHTS, key="folder")
     if wrong := loaded.missing + loaded.unexpected:
         raise SurgeryError(f"{folder}: {WEIGHTS} and {STRUCTURE} differ in {len(wrong)} tensors: {few(wrong)}")
+    return network
 
 
-def read_structure(path: Path) -> Any:
-    """The content of a structure file. Raises SurgeryError if it is no JSON."""
+def read_structure(path: Path) -> dict[str, Any]:
+    """The content of a structure file. Raises SurgeryError if it is no JSON object."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise SurgeryError(f"{path}: is damaged ({first_line(error)}); export the run again") from error

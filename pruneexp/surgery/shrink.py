@@ -57,7 +57,7 @@ def shrink_and_report(network: nn.Module, masks: Masks, example: Any, *, multipl
     """
     if multiple_of < 1:
         raise SurgeryError(f"multiple_of={multiple_of}: must be at least 1")
-    _check(network, masks)
+    check_zeros(network, masks)
     small = copy.deepcopy(network).cpu().double().eval().requires_grad_(True)
     inputs = in_double(example)
     kept = cut_encoders_(small) if has_encoder_layers(small) else cut_channels_(small, inputs, multiple_of=multiple_of)
@@ -76,7 +76,8 @@ def _proof(network: nn.Module, small: nn.Module, batches: list[Any]) -> float:
         raise SurgeryError(f"{name} cannot be made smaller: torch-pruning misreads how it is built ({line})") from error
 
 
-def _check(network: nn.Module, masks: Masks) -> None:
+def check_zeros(network: nn.Module, masks: Masks) -> None:
+    """Raises SurgeryError unless the network is plain and its weights are zero where their masks are False."""
     parametrized = [name for name, module in network.named_modules() if parametrize.is_parametrized(module)]
     if parametrized:
         raise SurgeryError(f"{parametrized[0]} is parametrized: finalise the method, which makes its weights plain")

@@ -20,6 +20,18 @@ def predict(model: nn.Module, inputs: Any) -> Tensor:
     return getattr(outputs, "logits", outputs)
 
 
+class Beside(nn.Module):
+    """A model, and what a task learns beside it. All forward passes of a step happen inside one call of this module."""
+
+    def __init__(self, model: nn.Module, own: nn.Module) -> None:
+        super().__init__()
+        self.model, self.own = model, own
+
+    def forward(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` returns, which calls both."""
+        return compute()
+
+
 class Task(ABC):
     """A loss and metrics. All metrics are better when larger.
 
@@ -27,15 +39,17 @@ class Task(ABC):
         headline: the metric that goes into tables.
         names: of the tasks that are trained together, the target first; a plain task is its own target.
         current: the one that the forward pass of this moment serves, for methods whose masks depend on it.
+        own: what the task learns besides the model, None for nothing.
     """
 
     headline: str
     names: tuple[str, ...] = (TARGET,)
     current: str = TARGET
+    own: nn.Module | None = None
 
     def module(self, model: nn.Module) -> nn.Module:
         """What is trained: the model, or a module around it that holds what the task adds, such as further heads."""
-        return model
+        return model if self.own is None else Beside(model, self.own)
 
     @contextmanager
     def serving(self, name: str) -> Iterator["Task"]:

@@ -120,7 +120,7 @@ def encoder_size(model: nn.Module) -> tuple[int, int]:
     depth, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if depth is None or width is None:
         raise ValueError(
-            f"distillation=hidden: is for transformers, whose layers have hidden states; {type(model).__name__} is "
-            "none; take distillation=logits"
+            "distillation=hidden and cofi: are for transformers, whose layers have hidden states; "
+            f"{type(model).__name__} is none; take distillation=logits"
         )
     return depth, width

@@ -33,6 +33,8 @@ class MultiTask(Task):
         self.headline = target.headline
         self.weights = weights
         self.heads = heads
+        if target.own is not None:
+            heads.add_module("target", target.own)
 
     def module(self, model: nn.Module) -> nn.Module:
         """The network, which `model` is, with the heads."""

@@ -16,7 +16,11 @@ from pruneexp.runs import Run
 
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PRUNING = [method for method in METHODS if method != "dense"]
-LARGEST_UNIT = {"channel": 146, "cofi": 145}  # weights; where a target can only be met in steps of whole units
+LARGEST_UNIT = {
+    "channel": 146,
+    "cofi": 145,
+    "task_transfer": 145,
+}  # weights; where a target can only be met in steps of whole units
 STEERED = {"soft_movement": ["optimizer=adamw", "method.score_learning_rate=1"]}  # so that 18 steps are enough
 SMALL = ["dataset.max_examples=240", "batch_size=40", "epochs=3", "dense=none", "logger=none"]
 

@@ -52,11 +52,34 @@ def test_the_targets_order_is_the_same_with_auxiliary_tasks_and_without():
     assert [flat(batch)[TARGET] for batch in islice(streams(alternate=True).batches(0, 15), 0, None, 3)] == rows
 
 
+def stages(step):
+    """Two stages of three steps, the first without the target, then all tasks."""
+    return (("other", "small"), (TARGET,), None)[step // 3]
+
+
+def test_a_step_has_batches_of_the_tasks_that_it_trains_and_each_task_goes_on_where_it_was():
+    batches = [flat(batch) for batch in streams().batches(0, 9, tasks=stages)]
+    assert [list(batch) for batch in batches] == [["small", "other"]] * 3 + [[TARGET]] * 3 + [
+        ["target", "small", "other"]
+    ] * 3
+    whole = [flat(batch) for batch in streams().batches(0, 6)]
+    for name, steps in ((TARGET, range(3, 9)), ("small", (0, 1, 2, 6, 7, 8)), ("other", (0, 1, 2, 6, 7, 8))):
+        assert [batches[step][name] for step in steps] == [batch[name] for batch in whole]
+
+
+def test_in_turn_the_tasks_of_a_stage_take_turns():
+    batches = [flat(batch) for batch in streams(alternate=True).batches(0, 9, tasks=stages)]
+    names = ["small", "other", "small", TARGET, TARGET, TARGET, "target", "small", "other"]
+    assert [list(batch) for batch in batches] == [[name] for name in names]
+
+
+@pytest.mark.parametrize("tasks", [lambda step: None, stages], ids=["all", "stages"])
 @pytest.mark.parametrize("alternate", [False, True])
-def test_a_run_can_start_at_any_step(alternate):
-    steady = [flat(batch) for batch in streams(alternate=alternate).batches(0, 9)]
+def test_a_run_can_start_at_any_step(alternate, tasks):
+    steady = [flat(batch) for batch in streams(alternate=alternate).batches(0, 9, tasks=tasks)]
     for first in range(9):
-        assert [flat(batch) for batch in streams(alternate=alternate).batches(first, 9)] == steady[first:]
+        later = streams(alternate=alternate).batches(first, 9, tasks=tasks)
+        assert [flat(batch) for batch in later] == steady[first:]
 
 
 def test_tasks_take_turns_and_an_epoch_is_still_one_pass_through_the_target():

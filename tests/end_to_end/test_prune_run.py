@@ -110,7 +110,10 @@ def check_that_two_processes_agree_with_one(folder: Path, *options: str) -> list
     runs = sorted(path.parent for path in (folder / "one").glob("outputs/default/*/summary.json"))
     for run in runs:
         other = folder / "two" / "outputs" / "default" / run.name
-        for file in set(run.glob("*.safetensors")) - {run / "masks.safetensors"}:  # also heads of auxiliary tasks
+        files = {
+            file for file in run.glob("*.safetensors") if "masks" not in file.name
+        }  # heads of auxiliary tasks, too
+        for file in files:
             one, two = load_file(file), load_file(other / file.name)
             difference = max(float((tensor - two[name]).abs().max()) for name, tensor in one.items())
             assert difference < 1e-5, (run.name, file.name)
@@ -137,59 +140,19 @@ def test_two_processes_agree_with_one_about_an_auxiliary_task(tmp_path):
     assert check_that_two_processes_agree_with_one(tmp_path, *options, "-m") == ["magnitude", "magnitude"]
 
 
-BAD_INPUT = [
-    (["method=pdpp"], "method=pdpp: there is no such method; did you mean pdp"),
-    (["auxiliary=digit"], "auxiliary=digit: there is no such auxiliary; did you mean digits"),
-    (["auxiliary.weight=2"], "auxiliary.weight: there is no such option"),
-    (["-m", "method=pdp,gmp", "--cfg", "job"], "--cfg: shows the options of one run"),
-    (["model=resnet21"], "model=resnet21: there is no such model; did you mean resnet"),
-    (["dataset=glue/mrcp"], "dataset=glue/mrcp: there is no such dataset; did you mean glue/mrpc"),
-    (["sparsty=0.5"], "sparsty: there is no such option; did you mean sparsity"),
-    (["sparsity=1.2"], "sparsity=1.2: must be in [0, 1)"),
-    (["sparsity=high"], "sparsity='high': want a number"),
-    (["model=bert_tiny"], "model=bert_tiny: reads texts, but dataset=digits holds images"),
-    (["model.checkpoint=nowhere.pt"], "checkpoint=nowhere.pt: no such file"),
-    (["dataset=cifar10", "dataset.root=nowhere"], "dataset.root=nowhere"),
-    (["device=cuda:99"], "device=cuda:99"),
-    (["dense=nowhere"], "dense=nowhere: want train, pretrained, none, or the folder of a finished run"),
-    (["method=nm", "pattern.n=5"], "pattern.n=5, pattern.m=4: want 1 <= n <= m"),
-    (["method=nm", "sparsity=0.8"], "sparsity=0.8: 2:4 has a sparsity of 0.5"),
-    (["method=str", "sparsity=0.8"], "sparsity=0.8: method=str has no target, it finds its sparsity itself"),
-    (["precision=fp8"], "precision=fp8: want one of fp32, bf16"),
-    (["exclude=[layer9.*]"], "exclude=layer9.*: is no part"),
-    (["sparsity=0.99999", "exclude=[]"], "at least one has to stay in each"),
-    (["seed"], "seed"),
-    (["table=pdp_cifar10"], "table=pdp_cifar10: is for sweeps; put -m before it"),
-    (["-m", "table=pdp_cifar"], "table=pdp_cifar: there is no such table; did you mean pdp_cifar10"),
-    (
-        ["-m", "table=pdp_cifar10", "size=huge"],
-        "size=huge: table=pdp_cifar10 has no such size; want one of full, short",
-    ),
-    (["-m", "table=pdp_cifar10,pdp_bert"], "table=pdp_cifar10,pdp_bert: takes one value at a time"),
-    (["-m", "sparsity=interval(0,1)"], "sparsity: want a list of values; to search in an interval, see search=optuna"),
-    (["-m", "seed=1,2", "label_smoothing=2"], "label_smoothing=2: must be in [0, 1)"),
-    (["-m", "search=optuna"], "search.space: is empty; name an option"),
-    (
-        ["-m", "search=optuna", "search.space.method.tau=about(1)"],
-        "search.space.method.tau=about(1): want log(low, high)",
-    ),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(case[0]) for case in BAD_INPUT])
-def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
-    """In this process, to save the start of each; the exit code is what the shell would see."""
-    from pruneexp import cli
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prune-run", "logger=none", "dense=none", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    errors = capsys.readouterr().err.strip()
-    assert stop.value.code == 2
-    assert message in errors
-    assert "\n" not in errors
-    assert not list(tmp_path.iterdir())
+def test_two_processes_agree_with_one_on_task_transfer(tmp_path):
+    """Stages that leave heads unused; masks of each task; what a task learns besides the model."""
+    auxiliary = ["auxiliary=text_embedded", "auxiliary.label=module", "auxiliary.max_examples=60"]
+    method = ["method=task_transfer", "sparsity=0.5", "auxiliary.batch_size=20", "method.harden_at=0.5"]
+    orders = "method.order=both_then_target,target_then_both,auxiliary_then_target"
+    teacher = ["dense=pretrained", "distillation=cofi", "distillation.weight=0"]
+    done = check_that_two_processes_agree_with_one(tmp_path, "-m", *auxiliary, *method, *teacher, orders)
+    assert done == ["task_transfer"] * 3
+    (one, two) = (
+        sorted((tmp_path / name).glob("outputs/default/*/auxiliary_masks.safetensors")) for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 1
+    assert one[0].read_bytes() == two[0].read_bytes()
 
 
 def test_a_nan_loss_names_the_step_and_keeps_the_checkpoint(tmp_path):

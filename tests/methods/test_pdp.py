@@ -10,7 +10,7 @@ from pruneexp.budgets import Global, Uniform
 from pruneexp.methods.base import Setting
 from pruneexp.methods.pdp import PDP, SoftMask, Threshold
 from pruneexp.patterns import NM, Unstructured
-from pruneexp.schedules import Constant, Timeline
+from pruneexp.schedules import Constant, Polynomial, Timeline
 
 
 def soft_mask(weight, sparsity, tau, *, relative=False, differentiable=False, pattern=None):
@@ -190,6 +190,13 @@ def test_hardening_early_turns_to_hard_masks():
     assert model[0].weight is not None
     assert torch.equal(model[0].weight, model[0].parametrizations.weight.original)
     assert not method.before_step(6)
+
+
+def test_masks_become_hard_only_once_the_schedule_is_at_its_target():
+    method = pdp(linear(), harden_at=0.3, schedule=Polynomial(0.0, 0.8, 1.0), tau=0.4, tau_end=0.1)
+    hardened = [method.before_step(step) for step in range(10)]
+    assert hardened == [False] * 7 + [True, False, False]
+    assert method.sparsity() == pytest.approx(0.5)
 
 
 def test_pruning_starts_when_validation_was_good_for_long_enough():

@@ -94,6 +94,22 @@ def test_dropout_replaces_every_rate(dropout, rates, make, folder, sentences):
     assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == rates
 
 
+def test_frozen_embeddings_are_all_that_is_not_trained(make, folder, sentences):
+    network = make(name_or_path=folder(), freeze_embeddings=True).build(sentences)
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert frozen == {
+        f"bert.embeddings.{name}"
+        for name in (
+            "word_embeddings.weight",
+            "position_embeddings.weight",
+            "token_type_embeddings.weight",
+            "LayerNorm.weight",
+            "LayerNorm.bias",
+        )
+    }
+    assert all(p.requires_grad for p in make(name_or_path=folder()).build(sentences).parameters())
+
+
 @pytest.mark.parametrize(("attention", "chosen"), [("eager", "eager"), ("sdpa", "sdpa"), (None, "sdpa")])
 def test_attention_is_chosen(attention, chosen, make, folder, sentences):
     network = make(name_or_path=folder(), attention=attention).build(sentences)

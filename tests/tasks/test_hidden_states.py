@@ -180,7 +180,9 @@ def test_a_teacher_of_another_width_and_an_image_model_are_named(tmp_path):
     with pytest.raises(ConfigError, match="its hidden states are 64 wide, the student's 32"):
         run(tmp_path, "distillation=hidden", f"distillation.teacher={wide}")
     images = ["dataset.max_examples=60", "dense=pretrained", "logger=none", f"output_dir={tmp_path}"]
-    with pytest.raises(ConfigError, match=r"distillation=hidden: is for transformers.*take distillation=logits"):
+    with pytest.raises(
+        ConfigError, match=r"distillation=hidden and cofi: are for transformers.*take distillation=logits"
+    ):
         experiment.run(compose([*images, "distillation=hidden"]))
 
 

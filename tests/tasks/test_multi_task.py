@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from pruneexp.datasets.base import TARGET
+from pruneexp.datasets.batches import micro_batches
 from pruneexp.models.heads import Heads
 from pruneexp.tasks.classification import Classification
 from pruneexp.tasks.distillation import Distillation
 from pruneexp.tasks.multi_task import MultiTask
 from pruneexp.tasks.regression import Regression
-from pruneexp.trainer import micro_batches
 
 WEIGHTS = {TARGET: 2.0, "values": 0.5}
 

@@ -1,0 +1,277 @@
+"""Kills short runs at many moments, starts them again with the same command, and compares with undisturbed ones.
+
+    python scripts/fault_harness.py                         50 moments of each kind; about half an hour on one core
+    python scripts/fault_harness.py --moments 6 --kinds vision-hard,export
+
+Half of the moments are points in time, uniform over an undisturbed run; a SIGKILL comes from outside. The other half
+are file operations (opening to write, renaming, removing, making a folder): the process kills itself right before the
+n-th, and half of the time a file that is about to be renamed is first cut at a random byte, as by a death in mid-write.
+After the restart every file must be what the undisturbed run wrote, bit for bit but for times, with nothing beside it.
+
+Processes are forked from one that has imported everything: a run then takes a second instead of ten. Exits 1 if any
+trial went wrong.
+"""
+
+import argparse
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+IMAGES = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "logger=none", "device=cpu"]
+SIZES = [f"model.{size}" for size in ("hidden_size=16", "num_layers=2", "num_heads=2", "ffn_size=32", "vocab_size=300")]
+TEXTS = ["model=bert_tiny", *SIZES, "dataset=text_embedded", "dataset.max_length=16", "optimizer=adamw"]
+OFTEN = ["training.checkpoint_minutes=0"]  # a checkpoint at every step
+ONE = ["dense=none"]
+
+KINDS = {
+    "vision-hard": [*IMAGES, *ONE, *OFTEN, "method=gmp"],
+    "vision-soft": [*IMAGES, *OFTEN, "method=pdp", "dense_run.epochs=1"],
+    "vision-learned": [*IMAGES, *ONE, *OFTEN, "method=str", "training.ema_decay=0.9"],
+    "vision-nm": [*IMAGES, *ONE, *OFTEN, "method=sr_ste"],
+    "text-hard": [*IMAGES, *TEXTS, *ONE, *OFTEN, "method=movement"],
+    "text-soft": [*IMAGES, *TEXTS, *ONE, *OFTEN, "method=pdp"],
+    "text-gated": [*IMAGES, *TEXTS, *ONE, *OFTEN, "method=cofi"],
+    "two-tasks": [
+        *(*IMAGES, *TEXTS, *ONE, *OFTEN, "method=pdp", "auxiliary=text_embedded", "auxiliary.label=module"),
+        *("auxiliary.max_examples=60", "auxiliary.max_length=16", "multi_task.alternate=true"),
+    ],
+    "distilled": [*IMAGES, *OFTEN, "method=gmp", "distillation=logits", "dense_run.epochs=1"],
+    "export": ["--runs", "2", "--batch-sizes", "1", "--device", "cpu", "--compressed"],
+}
+EXPORTED = [*IMAGES, *ONE, "method=magnitude", "pattern=channel", "sparsity=0.5", "epochs=1"]
+
+TIMES = {"wall_seconds", "resumed_from", "examples_per_second", "start", "latency", "command"}
+"""Keys of JSON files whose values are times, or say how a run came to be."""
+
+FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--moments", type=int, default=50, help="to kill each kind at")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated: " + ", ".join(KINDS))
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    options = parser.parse_args()
+    _import_everything()
+    results = []
+    print(f"{'kind':<16} {'run, s':>7} {'file ops':>8} {'killed':>7} {'too late':>8} {'identical':>9} {'wrong':>6}")
+    for kind in options.kinds.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            result = Kind(kind, Path(folder)).trials(options.moments, random.Random(f"{kind} {options.seed}"))
+        results.append(result)
+        print(
+            f"{kind:<16} {result['seconds']:>7.2f} {result['operations']:>8} {result['killed']:>7} "
+            f"{result['too_late']:>8} {result['identical']:>9} {len(result['wrong']):>6}",
+            flush=True,
+        )
+        for wrong in result["wrong"]:
+            print(f"    {wrong}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    sys.exit(any(result["wrong"] for result in results))
+
+
+def _import_everything() -> None:
+    os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    import torch
+    import transformers  # noqa: F401
+
+    import pruneexp.experiment
+    import pruneexp.export.command
+    import pruneexp.export.steps  # noqa: F401
+
+    torch.set_num_threads(1)
+    gc.freeze()  # what is here by now is no garbage: children need not look at it
+
+
+@dataclass
+class Killer:
+    """Kills this process right before its n-th file operation below a folder; n = 0: counts them only.
+
+    cut: cut a file that is about to be renamed at this fraction of its bytes first.
+    """
+
+    root: str
+    n: int = 0
+    cut: float | None = None
+    seen: int = 0
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        """An audit hook (PEP 578)."""
+        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if not (writes or event in FILE_EVENTS) or not str(arguments[0]).startswith(self.root):
+            return
+        self.seen += 1
+        if self.seen == self.n:
+            if event == "os.rename" and self.cut is not None and os.path.isfile(arguments[0]):
+                os.truncate(arguments[0], int(self.cut * os.path.getsize(arguments[0])))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Kind:
+    """A kind of run: its command, and what an undisturbed one leaves."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name, self.root, self.arguments = name, root, KINDS[name]
+        self.source = root / "source"
+        if name == "export":
+            self._run_well(self.source, prune_run(EXPORTED))
+        self._run_well(root / "first", self._command())  # for the modules that it imports
+        for module in (root / "modules").read_text().split():
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+        began = time.monotonic()
+        self._run_well(root / "steady", self._command())
+        self.seconds = time.monotonic() - began
+        self.operations = int((root / "operations").read_text())
+        self.steady = content(root / "steady")
+
+    def _run_well(self, folder: Path, command: Callable[[], None]) -> None:
+        if self._run(folder, command):
+            raise RuntimeError(f"{self.name}: the undisturbed run failed: {(self.root / 'output').read_text()[-800:]}")
+
+    def trials(self, moments: int, choose: random.Random) -> dict:
+        """Kills at so many moments; how often what came of it."""
+        result = {"kind": self.name, "seconds": self.seconds, "operations": self.operations, "moments": moments}
+        result |= {"killed": 0, "too_late": 0, "identical": 0, "wrong": []}
+        for trial in range(moments):
+            if trial % 2:
+                after = choose.uniform(0, self.seconds)
+                killed, moment = self._killed(after=after), f"after {after:.3f} s"
+            else:
+                n, cut = choose.randint(1, self.operations), choose.choice([None, choose.random()])
+                killed, moment = self._killed(at=n, cut=cut), f"before file operation {n}, cut at {cut}"
+            result["killed" if killed else "too_late"] += 1
+            problem = self._problem_after_restart()
+            result["identical"] += problem is None
+            result["wrong"] += [f"{moment}: {problem}"] if problem else []
+            shutil.rmtree(self.root / "killed", ignore_errors=True)
+        return result
+
+    def _command(self) -> Callable[[], None]:
+        if self.name != "export":
+            return prune_run(self.arguments)
+        (run,) = self.source.glob("outputs/default/*")
+        return prune_export([str(run), "--output", "out", *self.arguments])
+
+    def _killed(self, *, after: float | None = None, at: int = 0, cut: float | None = None) -> bool:
+        """Whether the kill came before the end."""
+        status = self._run(self.root / "killed", self._command(), after=after, at=at, cut=cut)
+        return status == signal.SIGKILL
+
+    def _problem_after_restart(self) -> str | None:
+        """Runs the same command again; None if it leaves what an undisturbed run leaves."""
+        status = self._run(self.root / "killed", self._command())
+        if status:
+            return f"the restart ended with status {status}: {(self.root / 'output').read_text()[-300:]!r}"
+        left = content(self.root / "killed")
+        if odd := sorted(left.keys() ^ self.steady.keys()):
+            return f"other files: {odd}"
+        return next((f"{name} differs" for name in sorted(left) if left[name] != self.steady[name]), None)
+
+    def _run(
+        self,
+        folder: Path,
+        command: Callable[[], None],
+        *,
+        after: float | None = None,
+        at: int = 0,
+        cut: float | None = None,
+    ) -> int:
+        """Runs a command in a process and a folder of its own; its exit status, or the signal that ended it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        child = os.fork()
+        if child == 0:
+            self._in_child(folder, command, Killer(str(folder), at, cut))
+        if after is not None:
+            time.sleep(after)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else os.WTERMSIG(status)
+
+    def _in_child(self, folder: Path, command: Callable[[], None], killer: Killer) -> None:
+        os.chdir(folder)
+        code = 1
+        with (self.root / "output").open("w") as output:
+            sys.stdout = sys.stderr = output
+            try:
+                sys.addaudithook(_below(killer, folder))
+                command()
+                code = 0
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+            except BaseException as error:
+                print(repr(error))
+            output.flush()
+        (self.root / "operations").write_text(str(killer.seen))
+        (self.root / "modules").write_text("\n".join(sys.modules))
+        os._exit(code)
+
+
+def _below(killer: Killer, folder: Path) -> Callable[[str, tuple], None]:
+    """The killer as a hook that also understands paths relative to `folder`, the working folder of the process."""
+
+    def hook(event: str, arguments: tuple) -> None:
+        if arguments and isinstance(arguments[0], str | os.PathLike):
+            killer(event, (os.path.join(folder, os.fspath(arguments[0])), *arguments[1:]))
+
+    return hook
+
+
+def prune_run(arguments: list[str]) -> Callable[[], None]:
+    """`prune-run` with these arguments, to be called."""
+
+    def command() -> None:
+        from pruneexp import cli
+
+        sys.argv = ["prune-run", *arguments]
+        cli.main()
+
+    return command
+
+
+def prune_export(arguments: list[str]) -> Callable[[], None]:
+    """`prune-export` with these arguments, to be called."""
+
+    def command() -> None:
+        from pruneexp.export.command import main as export
+
+        export(arguments)
+
+    return command
+
+
+def content(folder: Path) -> dict[str, object]:
+    """What every file below a folder holds, times left out: path -> bytes, or parsed JSON."""
+    return {str(path.relative_to(folder)): _content(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def _content(path: Path) -> object:
+    if path.suffix == ".json":
+        return _without_times(json.loads(path.read_text()))
+    if path.suffix == ".jsonl":
+        return [_without_times(json.loads(line)) for line in path.read_text().splitlines()]
+    return path.read_bytes()
+
+
+def _without_times(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_times(item) for key, item in value.items() if key not in TIMES}
+    return value
+
+
+if __name__ == "__main__":
+    main()
