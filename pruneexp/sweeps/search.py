@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruneexp.config import ConfigError, finished_summary
+from pruneexp.sweeps.cells import Cell, Table
 from pruneexp.sweeps.entries import Entry
 from pruneexp.sweeps.space import distributions
 from pruneexp.sweeps.state import progress, write_json
-from pruneexp.sweeps.tables import Cell, Table
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pruneexp.sweeps.cells import Cell
 from pruneexp.sweeps.display import Display
 from pruneexp.sweeps.entries import OVER, Entry
 from pruneexp.sweeps.state import Board, Kind, Stopped, is_alive
-from pruneexp.sweeps.tables import Cell
 
 ATTEMPTS = 2
 """So often a run is begun whose process died: when one is killed, the launcher ends those beside it, too."""

@@ -20,10 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pruneexp.composing import OF_SWEEPS, config_message, to_config
 from pruneexp.config import Config, ConfigError, dense_config, run_hash
 from pruneexp.locks import held
+from pruneexp.sweeps.cells import Cell, Table, plain
 from pruneexp.sweeps.entries import Entry
 from pruneexp.sweeps.launchers import kind_of, limit, places
 from pruneexp.sweeps.state import STAMP, Board, SomeFailed, write_json
-from pruneexp.sweeps.tables import Cell, Table, expand, file_name, plain
+from pruneexp.sweeps.tables import expand, file_name
 
 
 class GridSweeper(Sweeper):

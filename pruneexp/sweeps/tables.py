@@ -1,6 +1,6 @@
 """Tables: what configs/table/<name>.yaml says, and the cells that come of it.
 
-A table file has these keys, all but `rows` with a default:
+A table file has these keys, each of which may be left out:
 
     title      of the table
     source     one line: the paper's table that it repeats, and what is ours in it
@@ -26,13 +26,13 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from pruneexp.config import LOCATION_KEYS, ConfigError
+from pruneexp.sweeps.cells import Cell, Part, Table, joined, plain
+from pruneexp.sweeps.given import Given, narrowed
 
 KEYS = {
     "title": str | None,
@@ -49,77 +49,17 @@ KEYS = {
 DEFAULTS = {"common": [], "rows": {"": []}, "columns": {"": []}, "sizes": {}}
 FULL = "full"  # the size that a table file describes outside `sizes`
 
-WITHDRAWN = "~"
+WITHDRAWN = "~"  # before the name of an option in a table
 
 LEFT_OUT = {"output_dir", "experiment_name", "group", "device", "compile", "force", "logger"} | LOCATION_KEYS
 """Options that leave a sweep the one it is, and its file the name it has."""
-
-Given = Mapping[str, Sequence[str]]
-"""The options on the command line: key -> its values, one or several."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A row, a column, or a cell's share of it: its label, and the overrides that it stands for."""
-
-    label: str
-    overrides: dict[str, str]  # key, with a prefix like "+" if any -> value
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is run for one row, column and seed."""
-
-    row: Part
-    column: Part
-    overrides: dict[str, str] = field(default_factory=dict)  # all of them
-
-    @property
-    def seed(self) -> int | None:
-        """The seed, if the cell sets one."""
-        return int(self.overrides["seed"]) if "seed" in self.overrides else None
-
-    def label(self) -> str:
-        """The cell in words."""
-        seed = [f"seed {self.seed}"] if self.seed is not None else []
-        return ", ".join([*filter(None, (self.row.label, self.column.label)), *seed]) or "the only run"
-
-    def words(self) -> list[str]:
-        """The overrides as on the command line."""
-        return [f"{key}={value}" for key, value in self.overrides.items()]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its cells. `about` holds title, source, reference and metric."""
-
-    name: str | None
-    size: str
-    about: dict[str, str | None]
-    folder: str | None
-    cells: list[Cell]
-
-    @property
-    def rows(self) -> list[str]:
-        """The labels of the rows, in order."""
-        return list(dict.fromkeys(cell.row.label for cell in self.cells))
-
-    @property
-    def columns(self) -> list[str]:
-        """The labels of the columns, in order."""
-        return list(dict.fromkeys(cell.column.label for cell in self.cells))
-
-    def with_overrides(self, overrides: Mapping[str, str]) -> "Table":
-        """The table with more overrides in every cell."""
-        cells = [replace(cell, overrides=_joined(cell.overrides, overrides)) for cell in self.cells]
-        return replace(self, cells=cells)
 
 
 def expand(name: str | None, node: Mapping[str, Any] | None, size: str, given: Given) -> Table:
     """The table of a config node, in a size, with what the command line gives on top; without a node, a plain grid.
 
     Raises:
-        ConfigError: the node is no table, has no such size, or nothing is left of it.
+        ConfigError: the node is no table, has no such size, or no cells.
     """
     node = _checked(name, dict(node or {}), size)
     seeds = given.get("seed") or [str(seed) for seed in node["seeds"] or []]
@@ -127,17 +67,19 @@ def expand(name: str | None, node: Mapping[str, Any] | None, size: str, given: G
     rows, columns = _parts(node["rows"], name), _parts(node["columns"], name)
     cells = []
     for row, column in itertools.product(rows, columns):
-        share = _share(column, row, name)
+        share = _share(column, row)
         if share is not None:
             row_part = Part(row[0], _overrides(row[1], name))
             cells.append(Cell(row_part, Part(column[0], _overrides(share, name))))
     for key, values in given.items():
         if key != "seed":
-            cells = _narrowed(cells, key, values)
+            cells = narrowed(cells, key, values)
+    if not cells:
+        raise ConfigError(f"table={name}: has no cells; it needs rows and columns")
     cells = [_complete(cell, common) for cell in cells]
     cells = list({(cell.row.label, cell.column.label): cell for cell in cells}.values())
     if seeds:
-        cells = [replace(cell, overrides=_joined(cell.overrides, {"seed": seed})) for cell in cells for seed in seeds]
+        cells = [replace(cell, overrides=joined(cell.overrides, {"seed": seed})) for cell in cells for seed in seeds]
     about = {key: node[key] for key in ("title", "source", "reference", "metric")}
     folder = node["folder"] or name
     return Table(name, size, about, f"{folder}_{size}" if folder and size != FULL else folder, cells)
@@ -187,7 +129,7 @@ def _parts(axes: Any, name: str | None) -> list[tuple[str, Any]]:
     return parts
 
 
-def _share(column: tuple[str, Any], row: tuple[str, Any], name: str | None) -> Any:
+def _share(column: tuple[str, Any], row: tuple[str, Any]) -> Any:
     """The overrides of a column in a row; None if there is no such cell."""
     if not isinstance(column[1], dict):
         return column[1] or []
@@ -205,27 +147,13 @@ def _overrides(overrides: Any, name: str | None) -> dict[str, str]:
         if not isinstance(word, str) or ("=" not in word and not word.startswith(WITHDRAWN)):
             raise ConfigError(f"table={name}: {word!r} is no override; want text like sparsity=0.9")
         pairs.append(tuple(word.split("=", 1)) if "=" in word else (word, ""))
-    return _joined(*({key: value} for key, value in pairs))
-
-
-def plain(key: str) -> str:
-    """The name of an option without the signs that add or remove one."""
-    return key.lstrip("+~")
-
-
-def _joined(*overrides: Mapping[str, str]) -> dict[str, str]:
-    """All overrides; of several of one option the last, at the place of the first."""
-    result: dict[str, tuple[str, str]] = {}
-    for part in overrides:
-        for key, value in part.items():
-            result[plain(key)] = (key, value)
-    return dict(result.values())
+    return joined(*({key: value} for key, value in pairs))
 
 
 def _complete(cell: Cell, common: Mapping[str, str]) -> Cell:
     """The cell with all its overrides, but those withdrawn, and options of auxiliary tasks that it has not."""
-    joined = _joined(common, cell.row.overrides, cell.column.overrides)
-    given = {key: value for key, value in joined.items() if value or not key.startswith(WITHDRAWN)}
+    every = joined(common, cell.row.overrides, cell.column.overrides)
+    given = {key: value for key, value in every.items() if value or not key.startswith(WITHDRAWN)}
     tasks = {key: value for key, value in given.items() if re.fullmatch(r"auxiliary(@\w+)?", key)}
     on = {key.rpartition("@")[2] for key, value in tasks.items() if value != "none"}
     kept = {
@@ -234,51 +162,3 @@ def _complete(cell: Cell, common: Mapping[str, str]) -> Cell:
         if not re.match(r"auxiliary(_\w+)?\.", plain(key)) or plain(key).partition(".")[0] in on
     }
     return replace(cell, overrides=kept)
-
-
-def _narrowed(cells: list[Cell], key: str, values: Sequence[str]) -> list[Cell]:
-    """The cells under `key=value` for one or several values, as this module's docstring has it."""
-    settings = [_setting(cell, key) for cell in cells]
-    wanted = {_canonical(value) for value in values}
-    known = {_canonical(setting) for setting in settings if setting is not None}
-    new = [value for value in values if _canonical(value) not in known]
-    several = len(values) > 1
-    result = []
-    for cell, setting in zip(cells, settings, strict=True):
-        if setting is None and known:  # this cell alone has no such choice
-            result.append(cell if several else _changed(cell, key, values[0], shown=False))
-            continue
-        if setting is not None and _canonical(setting) in wanted:
-            result.append(cell)
-        result += [_changed(cell, key, value, shown=several or setting is not None) for value in new]
-    return result
-
-
-def _setting(cell: Cell, key: str) -> str | None:
-    """What the row or the column of a cell set an option to, None if neither does."""
-    for part in (cell.column, cell.row):
-        for own, value in part.overrides.items():
-            if plain(own) == plain(key):
-                return value
-    return None
-
-
-def _canonical(value: str) -> str:
-    """A value so that 0.9 and 0.90 are the same."""
-    try:
-        return repr(yaml.safe_load(value))
-    except yaml.YAMLError:
-        return value
-
-
-def _changed(cell: Cell, key: str, value: str, *, shown: bool) -> Cell:
-    """The cell with another value of an option. shown: in the label of the row, or of the column that sets it."""
-    in_column = any(plain(own) == plain(key) for own in cell.column.overrides)
-    part = cell.column if in_column else cell.row
-    others = {own: old for own, old in part.overrides.items() if plain(own) != plain(key)}
-    label = part.label
-    if shown:
-        kept = [part.label] if part.label and (others or not part.overrides) else []
-        label = ", ".join([*kept, f"{key}={value}"])
-    changed = Part(label, _joined(others, {key: value}))
-    return replace(cell, column=changed) if in_column else replace(cell, row=changed)

@@ -3,9 +3,8 @@
 import pytest
 import yaml
 
-from pruneexp.auxiliary import build_auxiliaries
 from pruneexp.cli import CONFIGS, compose
-from pruneexp.config import build, dense_config, run_folder, run_hash
+from pruneexp.config import auxiliary_keys, build, dense_config, run_folder, run_hash
 from pruneexp.schedules import Timeline
 from pruneexp.sweeps.tables import FULL, expand
 
@@ -33,7 +32,9 @@ def test_every_cell_is_a_valid_experiment_and_every_pruned_one_another(name, siz
         config = compose(cell.words())
         parts = {key: build(config[key], key) for key in ("model", "dataset", "method", "optimizer")}
         assert parts["model"].kind == parts["dataset"].kind, cell.label()
-        build_auxiliaries(config, parts["dataset"].kind)
+        for key in auxiliary_keys(config).values():
+            node = {option: value for option, value in config[key].items() if option not in ("weight", "batch_size")}
+            assert build(node, key).kind == parts["dataset"].kind, cell.label()
         if "schedule" in config["method"]:
             steps = Timeline(steps_per_epoch=10, total_steps=round(10 * config["epochs"]))
             parts["method"].schedule.check(parts["method"].target, steps)

@@ -117,6 +117,7 @@ def test_a_plain_grid_has_a_row_for_each_combination_but_of_seeds():
         ({"row": {}}, "full", "table=t: row is no key of a table; those are title, source"),
         ({"rows": "method=pdp"}, "full", "table=t: rows='method=pdp' has a wrong type"),
         ({"rows": {"a": "method"}}, "full", "table=t: 'method' is no override; want text like sparsity=0.9"),
+        ({"rows": {}}, "full", "table=t: has no cells; it needs rows and columns"),
         ({"rows": {"a": 3}}, "full", "table=t: 3 is no override"),
     ],
 )
