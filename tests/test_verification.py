@@ -28,6 +28,10 @@ KINDS = {
         *(*TEXTS, "method=magnitude", "dense=none", "auxiliary=text_embedded", "auxiliary.label=module"),
         *("auxiliary.max_examples=60", "auxiliary.max_length=24", "auxiliary.batch_size=20"),
     ],
+    "two masks": [
+        *(*TEXTS, "method=task_transfer", "dense=none", "auxiliary=text_embedded", "auxiliary.label=module"),
+        *("auxiliary.max_examples=60", "auxiliary.max_length=24"),
+    ],
     "two tasks of images": [*IMAGES, "method=gmp", "dense=none", "auxiliary=digits", "auxiliary.max_examples=60"],
 }
 

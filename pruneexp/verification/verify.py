@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pruneexp.auxiliary_masks import AUXILIARY_MASKS
 from pruneexp.checksums import check_config, check_files, read_config
 from pruneexp.config import Config, auxiliary_keys, build, check_targets, dense_config, finished_summary, run_folder
 from pruneexp.datasets.base import Splits
@@ -35,6 +36,8 @@ LOSS = 1e-4
 
 OTHER_DEVICE = 0.005
 """How far scores may be apart where the run tested on another kind of device: a few examples at the edge."""
+
+TENSORS = ("model.safetensors", "masks.safetensors", AUXILIARY_MASKS, HEADS)
 
 PARTS = ("train", "validation", "test")
 
@@ -78,7 +81,7 @@ def verify(folder: Path, *, trust: Sequence[str] = ()) -> Verification:
     weights, masks = _tensors(folder, "model.safetensors"), _tensors(folder, "masks.safetensors")
     reported = _flat(summary)
     found: dict[str, Any] = dict(counts(weights, masks))
-    checks = [_files(folder, summary, name) for name in ("model.safetensors", "masks.safetensors", HEADS)]
+    checks = [_files(folder, summary, name) for name in TENSORS]
     checks += [_edited(folder, summary), _masks(weights, masks), *_layers(folder, weights)]
     recipe, _ = recipe_of(folder, trust=trust, edited=True)  # an edit is a difference to report, not to stop at
     config = read_config(folder)
@@ -89,6 +92,7 @@ def verify(folder: Path, *, trust: Sequence[str] = ()) -> Verification:
     found |= macs(network, example_inputs(splits, network))
     found |= _of_data(splits, network)
     found |= _of_auxiliaries(folder, config, recipe, splits, weights)
+    found |= _of_their_masks(folder, config, masks, weights)
     found |= _of_log(folder, summary) | _of_options(config)
     found |= _of_dense_run(config, recipe, splits)
     device = _device(folder)
@@ -182,6 +186,28 @@ def _of_auxiliaries(
         found |= {
             f"auxiliary.{name}.weight": config[key]["weight"],
             f"auxiliary.{name}.batch_size": config[key]["batch_size"] or config["batch_size"],
+        }
+    return found
+
+
+def _of_their_masks(
+    folder: Path, config: Config, masks: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    """What the summary says of auxiliary tasks' masks, which are the target's where they have none of their own."""
+    saved = _tensors(folder, AUXILIARY_MASKS) if (folder / AUXILIARY_MASKS).is_file() else {}
+    whole = {name: mask.expand(weights[name].shape) for name, mask in masks.items()}
+    total = sum(mask.numel() for mask in whole.values())
+    found: dict[str, Any] = {}
+    for task in auxiliary_keys(config):
+        theirs = {name: saved.get(f"{task}.{name}") for name in whole}
+        own = {name: mask.expand(whole[name].shape) for name, mask in theirs.items() if mask is not None}
+        kept = sum(int(own.get(name, mask).sum()) for name, mask in whole.items())
+        both = sum(int((own.get(name, mask) & mask).sum()) for name, mask in whole.items())
+        found |= {
+            f"auxiliary.{task}.mask.own": bool(own),
+            f"auxiliary.{task}.mask.kept": kept,
+            f"auxiliary.{task}.mask.sparsity": 1 - kept / total if total else 0.0,
+            f"auxiliary.{task}.mask.shared": both / kept if kept else 1.0,
         }
     return found
 
