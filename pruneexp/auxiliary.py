@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pruneexp.config import Config, ConfigError, auxiliary_keys, build
+from pruneexp.building import build
+from pruneexp.config import Config, ConfigError, auxiliary_keys
 from pruneexp.datasets.base import TARGET, DataInfo, Dataset, Splits
 from pruneexp.datasets.fitted import fitted
 from pruneexp.models.base import Model

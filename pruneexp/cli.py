@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pruneexp.composing import CONFIGS, choices, compose, config_message, to_config
-from pruneexp.config import Config, ConfigError, finished_summary, run_folder
+from pruneexp.config import Config, ConfigError, finished_summary
 from pruneexp.credentials import redacted
 from pruneexp.leftovers import clear_leftovers
 from pruneexp.locks import Busy
+from pruneexp.naming import run_folder
 from pruneexp.sweeps.state import Board, SomeFailed, Stopped
 
 __all__ = ["CONFIGS", "compose", "help_text", "main"]

@@ -1,23 +1,18 @@
-"""Configurations as plain dicts: building objects from them, checking them, and the hash that names a run.
+"""Configurations as plain dicts: checking them, laying them over each other, and that of the dense run.
 
 Hydra and OmegaConf end in `pruneexp.cli`; here and below a config is dicts, lists, strings and numbers.
 """
 
 import copy
-import functools
-import hashlib
-import importlib
-import inspect
 import json
 import math
 import re
-import types
-import typing
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from pruneexp.credentials import check_no_secret
+from pruneexp.value_types import fits, type_name
 
 Config = dict[str, Any]
 
@@ -50,11 +45,6 @@ NOT_IN_HASH = frozenset(
 )
 """Top-level keys that do not change the result, or that are in the hash through what they are interpolated into."""
 
-LOCATION_KEYS = frozenset({"root", "workers", "download", "checkpoint_minutes"})
-"""Keys that say where data lies and how often to save, at any depth; they do not change the result."""
-
-CONTENT_KEYS = frozenset({"checkpoint", "name_or_path", "path", "tokenizer", "teacher", "run"})
-"""Keys that name a file or folder whose content changes the result, at any depth."""
 
 DENSE = "pruneexp.methods.dense.Dense"
 """The method of a dense run. Every other one prunes, a user's own too; without `sparsity` among its options it finds
@@ -221,133 +211,6 @@ def finished_summary(folder: Path, name: str = "summary.json") -> Config | None:
     return summary
 
 
-TRUSTED = ("pruneexp.", "torch.optim.")
-"""Where the classes are that a config from a run's folder may name: whoever made the folder chose the names."""
-
-
-def check_targets(node: Any, path: str, source: Path, trust: Collection[str] = ()) -> None:
-    """Raises ConfigError if a config read back from a folder names something that is no class of ours.
-
-    Looking a name up imports its module, and building calls it, so that a name is as good as code. source: the file.
-    trust: names beyond `TRUSTED` that the user vouches for.
-    """
-    if isinstance(node, list):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return
-    target = node.get("_target_")
-    if target is not None and target not in trust:
-        ours = str(target).startswith(TRUSTED)
-        found = _locate(target, path) if ours else None
-        if not (ours and inspect.isclass(found) and found.__module__.startswith(TRUSTED)):
-            raise ConfigError(
-                f"{source}: {path}._target_={target} is no class of pruneexp, and naming it runs its code; where you "
-                f"trust it, name it yourself: prune-export --trust {target}, pruneexp.load(folder, trust=[...])"
-            )
-    for key, value in node.items():
-        check_targets(value, f"{path}.{key}", source, trust)
-
-
-def build(node: Config, path: str, **extra: Any) -> Any:
-    """The object that a node describes: its `_target_` called with the other keys, nested nodes built first.
-
-    path: where the node stands in the config ("method"), for messages. extra: further arguments, not from the config.
-    A node that was read from a folder goes through `check_targets` first.
-
-    Raises:
-        ConfigError: the target does not exist, a key is unknown or missing, a value has a wrong type or is refused.
-    """
-    target = _locate(node.get("_target_"), path)
-    arguments = {}
-    for key, value in node.items():
-        if key == "_target_":
-            continue
-        is_node = isinstance(value, dict) and "_target_" in value
-        arguments[key] = build(value, f"{path}.{key}") if is_node else value
-    _check_arguments(target, arguments, path, set(extra))
-    try:
-        return target(**arguments, **extra)
-    except ValueError as error:
-        message = " ".join(str(error).split())
-        names_its_key = path.rpartition(".")[2] in message.partition("=")[0]
-        raise ConfigError(message if names_its_key else f"{path}: {message}") from error
-
-
-def _locate(target: Any, path: str) -> Any:
-    module, _, name = str(target).rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{path}._target_={target}: cannot be imported ({error}); want package.module.Class"
-        ) from None
-
-
-def signature(target: Any) -> dict[str, tuple[Any, bool]]:
-    """Argument name -> (annotation, whether it is required) of a class or function, `**kwargs` followed upwards."""
-    owners = [owner for owner in target.__mro__ if "__init__" in vars(owner)] if inspect.isclass(target) else [None]
-    found: dict[str, tuple[Any, bool]] = {}
-    for owner in owners:
-        function = owner.__init__ if owner else target
-        if owner is object:
-            break
-        hints = typing.get_type_hints(function)
-        parameters = list(inspect.signature(function).parameters.values())[1 if owner else 0 :]
-        for parameter in parameters:
-            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                required = parameter.default is parameter.empty
-                found.setdefault(parameter.name, (hints.get(parameter.name, Any), required))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return found
-
-
-def _check_arguments(target: Any, arguments: Config, path: str, extra: set[str]) -> None:
-    known = signature(target)
-    for key, value in arguments.items():
-        if key not in known:
-            choices = ", ".join(sorted(set(known) - extra))
-            raise ConfigError(f"{path}.{key}={value}: no such option of {target.__name__}; it takes {choices}")
-        if not fits(value, known[key][0]):
-            raise ConfigError(f"{path}.{key}={value!r}: want {type_name(known[key][0])}, got {type(value).__name__}")
-    missing = [key for key, (_, required) in known.items() if required and key not in arguments and key not in extra]
-    if missing:
-        raise ConfigError(f"{path}.{missing[0]}: is missing; {target.__name__} needs it")
-
-
-def fits(value: Any, annotation: Any) -> bool:  # noqa: PLR0911
-    """Whether a value has a type: as isinstance, but an int is a float, a bool is no int, and lists are looked into."""
-    if annotation is Any or annotation is inspect.Parameter.empty:
-        return True
-    origin = typing.get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, option) for option in typing.get_args(annotation))
-    if origin is typing.Literal:
-        return value in typing.get_args(annotation)
-    if origin is list:
-        return isinstance(value, list) and all(fits(item, typing.get_args(annotation)[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation or type(None))
-
-
-def type_name(annotation: Any) -> str:
-    """A type as a user knows it: "number", "list of text or null"."""
-    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
-    origin = typing.get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return " or ".join(type_name(option) for option in typing.get_args(annotation))
-    if origin is typing.Literal:
-        return " or ".join(str(option) for option in typing.get_args(annotation))
-    if origin is list:
-        return f"a list of {type_name(typing.get_args(annotation)[0]).removeprefix('a ')}"
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
 def merged(config: Config, changes: Config) -> Config:
     """A copy of `config` with `changes` laid over it, dict by dict; a null in `changes` changes nothing."""
     result = copy.deepcopy(config)
@@ -404,73 +267,3 @@ def auxiliary_keys(config: Config) -> dict[str, str]:
             same = [other for other in ("target", *names) if re.fullmatch(rf"{name}(_\d+)?", other)]
             names[f"{name}_{len(same) + 1}" if same else name] = key
     return names
-
-
-def run_hash(config: Config) -> str:
-    """Eight hex digits over everything that changes the result: the name of a run.
-
-    A null or false value is an option that is off and stays out, so that an option added later, off by default, renames
-    no run. Files and folders enter by their content. The dense run, if there is one, enters by its own hash.
-    """
-    relevant = hashed_options(config)
-    if config["dense"] == "train":
-        relevant["dense"] = run_hash(dense_config(config))
-    elif config["dense"] not in ("none", None):
-        relevant["dense"] = _content(config["dense"])
-    text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def hashed_options(config: Config) -> Config:
-    """What of a config enters its hash, but for the dense run: files as their content, nothing that is off."""
-    return _relevant({key: value for key, value in config.items() if key not in NOT_IN_HASH}) or {}
-
-
-def _relevant(value: Any, key: str = "") -> Any:
-    """`value` as it enters the hash, None if it does not."""
-    if value is None or value is False or key in LOCATION_KEYS:
-        return None
-    if isinstance(value, dict):
-        parts = {inner: _relevant(item, inner) for inner, item in value.items()}
-        return {inner: item for inner, item in parts.items() if item is not None} or None
-    if key in CONTENT_KEYS:
-        return _content(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # epochs=1.0 and epochs=1 are the same
-    return value
-
-
-def _content(name: str) -> str:
-    """A fingerprint of the file or folder of that name; the name itself where there is none (a hub's name)."""
-    path = Path(name)
-    if path.is_file():
-        stat = path.stat()
-        return _digest(path, stat.st_mtime_ns, stat.st_size)
-    if path.is_dir():
-        if (path / "summary.json").is_file():
-            return _content(str(path / "model.safetensors"))
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        listing = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
-        return hashlib.sha256("\n".join(listing).encode()).hexdigest()
-    return name
-
-
-@functools.lru_cache
-def _digest(path: Path, _changed: int, _size: int) -> str:
-    """The SHA-256 of a file, read once while it stays as it is: many runs share a checkpoint."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def run_folder(config: Config) -> Path:
-    """The folder of a run: <output_dir>/<experiment>/<method>-<model>-<dataset>-s<sparsity>-seed<n>-<hash>.
-
-    With auxiliary tasks <dataset> is <dataset>+<auxiliary>.
-    """
-    choices = config["choices"]
-    words = [choices[group].replace("/", "_") for group in ("method", "model", "dataset")]
-    words[-1] = "+".join([words[-1], *auxiliary_keys(config)])
-    if "sparsity" in config["method"]:
-        words.append(f"s{config['method']['sparsity']:g}")
-    words += [f"seed{config['seed']}", run_hash(config)]
-    return Path(config["output_dir"]) / config["experiment_name"] / "-".join(words)

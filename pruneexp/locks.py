@@ -4,7 +4,7 @@ A lock is the kernel's (flock) on the hidden file `.lock` in the folder, which a
 of it when the process ends in whatever way, so that nothing is ever left locked by a dead one. That holds among
 processes of one machine on any local file system, and among machines on NFS as Linux has it (version 4, or 3 with its
 lock service): there a lock of a machine that vanished lasts until its lease runs out, 90 seconds by default. On a file
-system that refuses flock, and on Windows, nothing is locked; a warning says so.
+system that refuses flock nothing is locked, and a warning says so; on Windows nothing is locked at all.
 """
 
 import errno

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from pruneexp.building import build
 from pruneexp.cli import compose
-from pruneexp.config import build
 from pruneexp.datasets.base import Batch, DataInfo
 from pruneexp.masks import count_to_prune
 from pruneexp.methods.base import Method, Setting, prunable

@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pruneexp.building import build
 from pruneexp.cli import compose
-from pruneexp.config import build
 from pruneexp.datasets.base import DataInfo
 from pruneexp.surgery.keep import keep_by_magnitude
 from pruneexp.surgery.upscale import MODES, Report, export

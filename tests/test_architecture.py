@@ -30,6 +30,9 @@ LAYERS = (
         "budgets",
         "schedules",
         "config",
+        "value_types",
+        "building",
+        "naming",
         "signals",
         "ema",
         "optimizers",
@@ -46,7 +49,7 @@ LAYERS = (
     ("methods",),
     ("runs", "progress", "evaluation", "trainer"),
     ("report",),
-    ("experiment",),
+    ("loading", "summaries", "experiment"),
     ("export", "verification"),
     ("composing", "sweeps", "cli"),
 )

@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 import pruneexp
 from pruneexp import experiment
 from pruneexp.cli import CONFIGS, compose, help_text
-from pruneexp.config import auxiliary_keys, dense_config, run_folder, run_hash
+from pruneexp.config import auxiliary_keys, dense_config
 from pruneexp.models.bert_tiny import BertTiny
+from pruneexp.naming import run_folder, run_hash
 from pruneexp.runs import Run
 from pruneexp.trainer import Trainer
 

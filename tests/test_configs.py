@@ -6,8 +6,10 @@ import inspect
 import pytest
 import yaml
 
+from pruneexp.building import build, signature
 from pruneexp.cli import CONFIGS, compose
-from pruneexp.config import ConfigError, build, dense_config, merged, normalised, run_folder, run_hash, signature
+from pruneexp.config import ConfigError, dense_config, merged, normalised
+from pruneexp.naming import run_folder, run_hash
 from pruneexp.schedules import Timeline
 
 GROUPS = ("model", "dataset", "method", "pattern", "budget", "schedule", "optimizer", "logger", "distillation")

@@ -10,8 +10,9 @@ import yaml
 
 import pruneexp
 from pruneexp import experiment
+from pruneexp.building import build, check_targets
 from pruneexp.cli import CONFIGS, compose
-from pruneexp.config import ConfigError, build, check_targets
+from pruneexp.config import ConfigError
 from pruneexp.credentials import holds_secret, redacted
 
 PACKAGE = Path(pruneexp.__file__).parent

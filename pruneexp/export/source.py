@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pruneexp.building import build, check_targets
 from pruneexp.checksums import check_files, read_config
-from pruneexp.config import build, check_targets, finished_summary
+from pruneexp.config import finished_summary
 from pruneexp.datasets.base import Draw, Splits
-from pruneexp.experiment import load, recipe_of
+from pruneexp.loading import load, recipe_of
 from pruneexp.masks import Masks
 from pruneexp.models.errors import first_line
 from pruneexp.tasks.base import Task

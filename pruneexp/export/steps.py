@@ -15,14 +15,15 @@ from torch import nn
 from pruneexp.checksums import digests
 from pruneexp.datasets.order import eval_draws
 from pruneexp.devices import check_device
-from pruneexp.experiment import PROCESSOR, example_inputs, load
 from pruneexp.export.formats import FILES, WRITERS, check_formats
 from pruneexp.export.source import Source, first_examples, open_run
+from pruneexp.loading import PROCESSOR, load
 from pruneexp.measure.flops import macs
 from pruneexp.measure.latency import check_timing, compiled, eager, in_dtype, latencies, onnx
 from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.models.errors import first_line
 from pruneexp.runs import write_json
+from pruneexp.summaries import example_inputs
 from pruneexp.surgery.files import WEIGHTS, save_shrunk
 from pruneexp.surgery.own_channels import OwnChannels, own_channels, save_own_channels
 from pruneexp.surgery.semi_structured import DTYPE, check_gpu, semi_structured

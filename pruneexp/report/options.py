@@ -6,7 +6,7 @@ Options are named as on the command line of prune-run: `sparsity`, `pattern.n`, 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pruneexp.config import hashed_options
+from pruneexp.naming import hashed_options
 
 Config = Mapping[str, Any]
 Options = dict[str, Any]

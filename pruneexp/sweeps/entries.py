@@ -5,7 +5,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pruneexp.config import Config, dense_config, finished_summary, run_folder
+from pruneexp.config import Config, dense_config, finished_summary
+from pruneexp.naming import run_folder
 from pruneexp.sweeps.state import Board, progress
 
 OVER = ("done", "failed")

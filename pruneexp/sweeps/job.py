@@ -12,8 +12,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from pruneexp.config import Config, finished_summary, run_folder
+from pruneexp.config import Config, finished_summary
 from pruneexp.locks import Busy, held
+from pruneexp.naming import run_folder
 from pruneexp.sweeps.gpus import take_place, visible_gpus
 from pruneexp.sweeps.state import Board
 

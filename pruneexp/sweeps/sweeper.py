@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pruneexp.composing import OF_SWEEPS, config_message, to_config
-from pruneexp.config import Config, ConfigError, dense_config, run_hash
+from pruneexp.config import Config, ConfigError, dense_config
 from pruneexp.locks import held
+from pruneexp.naming import run_hash
 from pruneexp.sweeps.cells import Cell, Table, plain
 from pruneexp.sweeps.entries import Entry
 from pruneexp.sweeps.launchers import kind_of, limit, places

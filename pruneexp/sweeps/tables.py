@@ -30,7 +30,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pruneexp.config import LOCATION_KEYS, ConfigError
+from pruneexp.config import ConfigError
+from pruneexp.naming import LOCATION_KEYS
 from pruneexp.sweeps.cells import Cell, Part, Table, joined, plain
 from pruneexp.sweeps.given import Given, narrowed
 

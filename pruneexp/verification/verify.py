@@ -19,12 +19,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pruneexp.auxiliary_masks import AUXILIARY_MASKS
+from pruneexp.building import build, check_targets
 from pruneexp.checksums import check_config, check_files, read_config
-from pruneexp.config import Config, auxiliary_keys, build, check_targets, dense_config, finished_summary, run_folder
+from pruneexp.config import Config, auxiliary_keys, dense_config, finished_summary
 from pruneexp.datasets.base import Splits
 from pruneexp.datasets.fitted import fitted
-from pruneexp.experiment import HEADS, example_inputs, recipe_of
+from pruneexp.experiment import HEADS
+from pruneexp.loading import recipe_of
 from pruneexp.models.base import Model
+from pruneexp.naming import run_folder
+from pruneexp.summaries import example_inputs
 from pruneexp.verification.counts import broken_masks, counts, macs
 from pruneexp.verification.scores import majority_rate, scores
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from pruneexp.building import build
 from pruneexp.cli import compose
-from pruneexp.config import build
 from pruneexp.datasets.base import DataInfo
 
 from .commands import refused_run, runs

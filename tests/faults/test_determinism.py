@@ -5,7 +5,7 @@ import torch
 
 from pruneexp import experiment
 from pruneexp.cli import compose
-from pruneexp.config import run_hash
+from pruneexp.naming import run_hash
 
 SMALL = ["dataset.max_examples=60", "batch_size=20", "epochs=2", "dense=none", "logger=none", "device=cpu"]
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from pruneexp.building import build
 from pruneexp.cli import compose
-from pruneexp.config import ConfigError, build
+from pruneexp.config import ConfigError
 from pruneexp.methods.base import Setting
 from pruneexp.methods.soft_movement import SoftMovement
 from pruneexp.patterns import NM, Block, Unstructured

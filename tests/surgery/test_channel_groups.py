@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from pruneexp.building import build
 from pruneexp.cli import compose
-from pruneexp.config import build
 from pruneexp.datasets.base import DataInfo
 from pruneexp.groups import Norm, merged
 from pruneexp.masks import apply_masks_

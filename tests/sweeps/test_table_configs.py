@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
+from pruneexp.building import build
 from pruneexp.cli import CONFIGS, compose
-from pruneexp.config import auxiliary_keys, build, dense_config, run_folder, run_hash
+from pruneexp.config import auxiliary_keys, dense_config
+from pruneexp.naming import run_folder, run_hash
 from pruneexp.schedules import Timeline
 from pruneexp.sweeps.tables import FULL, expand
 
