@@ -7,6 +7,7 @@ import csv
 import os
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pruneexp.composing import CONFIGS, choices, compose, config_message, to_con
 from pruneexp.config import Config, ConfigError, finished_summary
 from pruneexp.credentials import redacted
 from pruneexp.leftovers import clear_leftovers
-from pruneexp.locks import Busy
+from pruneexp.locks import Busy, held
 from pruneexp.naming import run_folder
 from pruneexp.sweeps.state import Board, SomeFailed, Stopped
 
@@ -153,7 +154,11 @@ def _run_job(config: Config) -> None:
     folder = run_folder(config)
     summary = None if config["force"] else finished_summary(folder)
     if summary is not None and is_main:
-        clear_leftovers(folder)
+        with (
+            suppress(Busy, OSError),
+            held(folder, wait=False),
+        ):  # also takes away the lock file of a process that was killed
+            clear_leftovers(folder)
     if summary is None:
         console.print(f"folder  {folder}", soft_wrap=True)  # before the imports, which take seconds
         from pruneexp.display import setup_logging
