@@ -44,7 +44,7 @@ class GatedUnits:
         learned: LearnedGates,
         *,
         options: GateOptions,
-        serves: Callable[[], str] = lambda: "",
+        serves: Callable[[], str],
     ) -> None:
         """serves: gives the name of the task that the forward pass of this moment is for."""
         self.network = network
@@ -193,13 +193,13 @@ class GatedUnits:
         return self.nesting.pruned(self.keep(row)) / self.nesting.total
 
     @torch.no_grad()
-    def metrics(self, prefix: str) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """By row: expected sparsity, that of CoFi's own rule, both multipliers, and the mean P(z > 0) by kind."""
         if not self.learning:
             return {}
-        found = {f"{prefix}/scheduled_sparsity": self.target}
+        found = {"gates/scheduled_sparsity": self.target}
         for row in self.learned.rows:
-            start = f"{prefix}/{row}" if row else prefix
+            start = f"gates/{row}" if row else "gates"
             openness = self.learned.openness(row)
             kinds = defaultdict(list)
             for name, values in self.nesting.split(openness).items():

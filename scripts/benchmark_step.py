@@ -33,7 +33,8 @@ from pruneexp.building import build
 from pruneexp.cli import compose
 from pruneexp.datasets.base import Batch, DataInfo
 from pruneexp.masks import count_to_prune
-from pruneexp.methods.base import Method, Setting, prunable
+from pruneexp.methods.base import Method, Setting
+from pruneexp.prunable import prunable
 from pruneexp.schedules import Timeline
 from pruneexp.tasks.build import task_for
 

@@ -11,12 +11,10 @@ A hard-mask method sets `masks` and never touches a module. A soft method attach
 compilation and DDP, and removes them in `finalize`. Both end as a plain model with dense names and exact zeros.
 """
 
-import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,13 +24,11 @@ from pruneexp.budgets import Budget
 from pruneexp.datasets.base import Batch
 from pruneexp.groups import Group, merged
 from pruneexp.masks import Masks, sparsity
-from pruneexp.models.parts import parts
 from pruneexp.patterns import Pattern
+from pruneexp.prunable import groups_of
 from pruneexp.schedules import Schedule, Timeline
 from pruneexp.stages import Stage
 from pruneexp.tasks.base import Task
-
-logger = logging.getLogger("pruneexp")
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,9 @@ class Pruner(Method):
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Finds the groups of prunable weights and checks that the schedule reaches its target in this training."""
-        self.groups, self.weights = groups_of(model, self.pattern, self.exclude, setting)
+        self.groups, self.weights = groups_of(
+            model, self.pattern, self.exclude, lambda: next(iter(setting.batches))["inputs"]
+        )
         self.timeline = setting.timeline
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)
@@ -249,59 +247,3 @@ class Scored(Pruner):
         """Takes both back."""
         super().load_state_dict(state)
         self.current = state["current"]
-
-
-def groups_of(
-    model: nn.Module, pattern: Pattern, exclude: Iterable[str], setting: Setting
-) -> tuple[dict[str, Group], dict[str, nn.Parameter]]:
-    """The groups that a pattern makes of the prunable weights, by name, and all parameters in them, by dense name.
-
-    Raises:
-        ValueError: as `prunable`, or the pattern fits no weight.
-    """
-    candidates = prunable(model, exclude)
-    groups = {
-        group.name: group for group in pattern.groups(candidates, model, lambda: next(iter(setting.batches))["inputs"])
-    }
-    names = [name for group in groups.values() for name in group.parameters]
-    if not names:
-        raise ValueError(
-            f"pattern={type(pattern).__name__}: fits none of the {len(candidates)} prunable layers of "
-            f"{type(model).__name__}; take pattern=unstructured, or another model"
-        )
-    parameters = dict(model.named_parameters())
-    weights = {name: parameters[name] for name in dict.fromkeys(names)}
-    if left := sorted(candidates.keys() - weights.keys()):
-        logger.info("left dense, since the pattern does not fit them: %s", ", ".join(left))
-    return groups, weights
-
-
-def prunable(model: nn.Module, exclude: Iterable[str]) -> dict[str, nn.Parameter]:
-    """The weights that may be pruned, by dense name: those of convolutions, linear layers and embeddings.
-
-    exclude: names of `pruneexp.models.parts` ("first", "classifier", "depthwise", "embeddings", "head") or glob
-    patterns over parameter names ("layer1.*").
-
-    Raises:
-        ValueError: an entry of `exclude` names nothing, or nothing is left to prune.
-    """
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
-    weights = {
-        f"{path}.weight" if path else "weight": module.weight
-        for path, module in model.named_modules()
-        if isinstance(module, kinds)
-    }
-    known_parts = parts(model)
-    excluded: set[str] = set()
-    for entry in exclude:
-        matched = known_parts.get(entry, {name for name in weights if fnmatchcase(name, entry)})
-        if entry not in known_parts and not matched:
-            raise ValueError(
-                f"exclude={entry}: is no part ({', '.join(sorted(known_parts))}) and matches no weight; "
-                f"weights are named like {next(iter(weights))}"
-            )
-        excluded |= matched
-    left = {name: weight for name, weight in weights.items() if name not in excluded}
-    if not left:
-        raise ValueError(f"exclude={list(exclude)}: leaves nothing to prune in {type(model).__name__}; exclude less")
-    return left

@@ -33,26 +33,17 @@ The paper's is delta, both_then_target, both. Where it leaves things open:
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pruneexp.budgets import Global
 from pruneexp.datasets.base import TARGET
-from pruneexp.gate_options import GateOptions, check_whole_units, closing_step
-from pruneexp.gated_units import GatedUnits
-from pruneexp.hard_concrete import HardConcrete
 from pruneexp.learned_gates import DeltaGates, LearnedGates, SeparateGates
 from pruneexp.masks import Masks, stored_parameter
-from pruneexp.methods.base import Pruner, Setting
-from pruneexp.nesting import Nesting
-from pruneexp.patterns import Pattern
-from pruneexp.schedules import Schedule
+from pruneexp.methods.base import Setting
+from pruneexp.methods.gated import Gated
 from pruneexp.stages import Stage
-from pruneexp.surgery.compact import compact_, expand_
 
 logger = logging.getLogger("pruneexp")
 
@@ -61,46 +52,30 @@ Order = Literal["both_then_target", "target_then_both", "auxiliary_then_target"]
 Transfer = Literal["both", "weights", "masks"]
 
 
-class TaskTransfer(Pruner):
+class TaskTransfer(Gated):
     """Gates on whole units, learned for a target task together with auxiliary ones."""
 
-    soft = True
     staged = True
-    takes_overlap = True
 
     def __init__(
         self,
         *,
-        sparsity: float,
-        pattern: Pattern,
-        schedule: Schedule,
-        exclude: list[str],
         coupling: Coupling,
         delta_penalty: float,
         order: Order,
         transfer: Transfer,
-        harden_at: float,
         fine_tuning_rate: float | None,
-        gate: HardConcrete,
-        start: dict,
-        noise: float,
-        limit: float,
-        gate_rate: float,
-        multiplier_rate: float,
+        **gated: Any,
     ) -> None:
         """Keeps the arguments.
 
-        schedule: of the target sparsity; before it rises above 0, there are no gates. coupling, order, transfer: see
-        above. delta_penalty: mu, not negative. harden_at: fraction of training after which fine-tuning begins; 1 for no
-        fine-tuning. fine_tuning_rate: its learning rate at the peak, None for that of pruning. The others: as of
-        `GateOptions`.
+        coupling, order, transfer: see above. delta_penalty: mu, not negative. fine_tuning_rate: the learning rate of
+        fine-tuning at the peak, None for that of pruning. gated: as of `Gated`.
 
         Raises:
-            ValueError: a value is out of its range, the values contradict each other, or the units of the pattern are
-                parts of single tensors.
+            ValueError: a value is out of its range, the values contradict each other, or as `Gated`.
         """
-        super().__init__(sparsity=sparsity, pattern=pattern, budget=Global(), schedule=schedule, exclude=exclude)
-        check_whole_units(pattern)
+        super().__init__(**gated)
         if delta_penalty < 0:
             raise ValueError(f"method.delta_penalty={delta_penalty}: must not be negative")
         if fine_tuning_rate is not None and fine_tuning_rate <= 0:
@@ -110,14 +85,11 @@ class TaskTransfer(Pruner):
                 f"method.order={order}: needs the auxiliary tasks, which method.coupling=none leaves out; take another "
                 "coupling or leave method.order out"
             )
-        self.options = GateOptions(gate, start, noise, limit, gate_rate, multiplier_rate)
         self.coupling = coupling
         self.delta_penalty = delta_penalty
         self.order = order
         self.transfer = transfer
-        self.harden_at = harden_at
         self.fine_tuning_rate = fine_tuning_rate
-        self.compacted: list[nn.Linear] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Attaches gates to the network and makes what is learned.
@@ -125,23 +97,10 @@ class TaskTransfer(Pruner):
         Raises:
             ValueError: the order or the coupling does not fit the tasks, or as other methods.
         """
-        super().setup(model, setting)
-        self.network = model
-        self.harden_step = closing_step(self.harden_at, self.schedule, self.target, self.timeline)
-        self.pruned_on, self.tuned_on = self._tasks(setting.task.names)
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         # A resumed run sets up the same network before it loads its checkpoint, so that this is not to be saved.
         self.before = {name: tensor.detach().clone() for name, tensor in tensors.items() if self.transfer == "masks"}
-        self.units = GatedUnits(
-            model, self.nesting, self._gates(), options=self.options, serves=lambda: setting.task.current
-        )
-        self.attach(model, self.units.gates.parametrizations)
-        self.units.gates.watch(model)
-
-    def check_target(self) -> None:
-        """Raises ValueError if so many weights cannot be pruned: a group that is not in another keeps a unit."""
-        self.nesting = Nesting(self.groups.values(), sum(weight.numel() for weight in self.weights.values()))
-        self.nesting.check(self.target)
+        super().setup(model, setting)
 
     def _tasks(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The tasks of pruning and those of fine-tuning. names: of all, the target first."""
@@ -163,15 +122,15 @@ class TaskTransfer(Pruner):
             return target, names
         return (target if self.coupling == "none" else names), target
 
-    def _gates(self) -> LearnedGates:
+    def learned_gates(self, setting: Setting) -> LearnedGates:
         """The gates of the tasks that are pruned on: one row where there is one, or where they share it."""
-        start = self.options.first_log_alpha(self.nesting, self.seed)
+        self.pruned_on, self.tuned_on = self._tasks(setting.task.names)
         gate, limit, tasks = self.options.gate, self.options.limit, self.pruned_on
         if len(tasks) > 1 and self.coupling == "multi":
-            return SeparateGates(start, gate, limit=limit, tasks=tasks)
+            return SeparateGates(self.first_log_alpha(), gate, limit=limit, tasks=tasks)
         if len(tasks) > 1 and self.coupling == "delta":
-            return DeltaGates(start, gate, limit=limit, tasks=tasks, mu=self.delta_penalty)
-        return LearnedGates(start, gate, limit=limit)
+            return DeltaGates(self.first_log_alpha(), gate, limit=limit, tasks=tasks, mu=self.delta_penalty)
+        return super().learned_gates(setting)
 
     def stages(self) -> tuple[Stage, ...]:
         """Pruning, and where there are steps left for it, fine-tuning."""
@@ -180,24 +139,7 @@ class TaskTransfer(Pruner):
             return (pruning,)
         return pruning, Stage(self.harden_step, self.tuned_on, self.fine_tuning_rate)
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Log alpha, which descends, and the multipliers, which ascend."""
-        return self.units.param_groups()
-
-    def penalty(self) -> Tensor | float:
-        """The size terms, and mu sum ||delta||^2, while gates are learned."""
-        return self.units.penalty()
-
-    def before_step(self, step: int) -> bool:
-        """Prepares the samples of the step; closes units for good when it is time."""
-        if step < self.harden_step:
-            self.units.begin(step, target=self.schedule(self.target, step, self.timeline), seed=self.seed)
-        elif not self.units.closed:
-            self._close()
-            return bool(self.masks)
-        return False
-
-    def _close(self) -> None:
+    def close_units(self) -> None:
         """Closes units for good and leaves of weights and mask what is to be taken over."""
         random = self._random_masks() if self.transfer == "weights" and self.units.learning else None
         masks = self.units.close(self.weights, fold=self.transfer == "both")
@@ -205,7 +147,6 @@ class TaskTransfer(Pruner):
         self.auxiliary_masks = {task: mask for task, mask in masks.items() if task not in ("", TARGET)}
         if self.transfer == "masks":
             self._take_back_()
-        self.compacted = compact_(self.network, self.masks)
 
     def _random_masks(self) -> Masks:
         """Masks of random units of the target size: heads, FFN units and channels alike; what holds them follows."""
@@ -220,36 +161,11 @@ class TaskTransfer(Pruner):
             stored_parameter(self.network, name).copy_(value)
         self.before.clear()
 
-    @contextmanager
-    def hardened(self) -> Iterator[None]:
-        """Computes with the target's units that would stay, scaled by their gates without noise."""
-        with self.units.hardened():
-            yield
-
-    def sparsity(self) -> float:
-        """The fraction of the prunable weights that the target's mask would prune now, or has pruned."""
-        return self.units.sparsity(self.units.first) if self.units.learning else super().sparsity()
-
-    def metrics(self) -> dict[str, float]:
-        """Of each row of gates: expected sparsity, that of CoFi's rule, both multipliers, the mean P(z > 0) by kind."""
-        return self.units.metrics("gates")
-
-    def finalize(self) -> Masks:
-        """The target's masks; the plain weights have their gates multiplied in."""
-        if not self.units.closed:
-            self._close()
-        expand_(self.compacted)
-        self.units.gates.close()
-        self.detach()
-        return self.masks
-
     def state_dict(self) -> dict[str, Any]:
         """The masks of every task, and what the gates have to remember."""
-        return {**super().state_dict(), "auxiliary_masks": self.auxiliary_masks, "units": self.units.state_dict()}
+        return {**super().state_dict(), "auxiliary_masks": self.auxiliary_masks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes it back."""
         super().load_state_dict(state)
         self.auxiliary_masks = state["auxiliary_masks"]
-        self.units.load_state_dict(state["units"])
-        self.compacted = compact_(self.network, self.masks)

@@ -172,8 +172,8 @@ def test_the_penalty_is_the_lagrangian_of_expected_sparsity_and_scheduled_target
     expected = 1 - (attention + ffn) / (4 * (144 + 12) + 20 * 25 + 12)
     gap = expected - 0.5 * 3 / 9
     assert method.penalty().item() == pytest.approx(-3 * gap + 2 * gap**2, rel=1e-5)
-    assert method.metrics()["cofi/expected_sparsity"] == pytest.approx(expected, rel=1e-5)
-    assert method.metrics()["cofi/open/heads"] == pytest.approx(p["heads"], rel=1e-5)
+    assert method.metrics()["gates/expected_sparsity"] == pytest.approx(expected, rel=1e-5)
+    assert method.metrics()["gates/open/heads"] == pytest.approx(p["heads"], rel=1e-5)
 
 
 def test_log_alpha_gets_the_gradient_of_finite_differences_through_network_and_penalty():
@@ -302,7 +302,7 @@ def test_the_log_tells_when_the_gates_were_not_trained_to_the_target(caplog):
                 else:
                     row[:] = -0.04 - 2 / 3 * math.log(11)  # P = 0.49, and 24 of 1,136 weights belong to sub-layers
         method.before_step(0)
-        assert method.metrics()["cofi/expected_sparsity"] == pytest.approx(0.5, abs=0.005)
+        assert method.metrics()["gates/expected_sparsity"] == pytest.approx(0.5, abs=0.005)
         method.finalize()
         assert "expect a sparsity" not in caplog.text
 

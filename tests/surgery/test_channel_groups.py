@@ -11,8 +11,8 @@ from pruneexp.cli import compose
 from pruneexp.datasets.base import DataInfo
 from pruneexp.groups import Norm, merged
 from pruneexp.masks import apply_masks_
-from pruneexp.methods.base import prunable
 from pruneexp.models.coupling import dependency_graph
+from pruneexp.prunable import prunable
 from pruneexp.surgery.channel_groups import channel_groups
 
 
