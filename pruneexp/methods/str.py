@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from pruneexp.masks import Masks
-from pruneexp.methods.base import Method, Setting, prunable
+from pruneexp.methods.base import Method, Setting
+from pruneexp.prunable import prunable
 
 logger = logging.getLogger("pruneexp")
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from pruneexp.structured import Channel, Structured, Transformer
 UNITS = ["attention_layers", "heads", "ffn_layers", "ffn"]
 START = {"attention_layers": 1.0, "heads": 0.5, "ffn_layers": 1.0, "ffn": 0.0, "channels": 0.5}
 TOKENS = {"input_ids": torch.arange(3, 13).view(2, 5)}
+TASK = SimpleNamespace(names=("target",), current="target")
 
 
 def bert():
@@ -78,7 +80,7 @@ def make(pattern=None, *, schedule=None, exclude=("head", "embeddings"), **chang
 
 def cofi(model, pattern=None, *, inputs=TOKENS, seed=1, **changes):
     method = make(pattern, **changes)
-    method.setup(model, Setting(task=None, batches=[{"inputs": inputs}], timeline=Timeline(5, 10), seed=seed))
+    method.setup(model, Setting(task=TASK, batches=[{"inputs": inputs}], timeline=Timeline(5, 10), seed=seed))
     return method
 
 
