@@ -61,6 +61,17 @@ def log_handlers_as_they_were():
     logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def no_service_of_an_earlier_test():
+    """W&B's service goes with the test that started it: processes of later tests would join it (WANDB_SERVICE)."""
+    yield
+    if "WANDB_SERVICE" in os.environ:
+        import wandb
+
+        wandb.teardown()
+        os.environ.pop("WANDB_SERVICE", None)
+
+
 SIZES = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ffn_size": 32, "positions": 128, "vocab_size": 60}
 TINY = ["model=bert_tiny", "model.dropout=0.1", *(f"model.{key}={value}" for key, value in SIZES.items())]
 SHORT = ["batch_size=8", "epochs=2", "dense=none", "logger=none", "device=cpu"]
