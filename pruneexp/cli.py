@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pruneexp.composing import CONFIGS, choices, compose, config_message, to_config
+from pruneexp.composing import CONFIGS, choices, compose, config_message, deferred, to_config
 from pruneexp.config import Config, ConfigError, finished_summary
 from pruneexp.credentials import redacted
 from pruneexp.leftovers import clear_leftovers
@@ -37,7 +37,9 @@ def main() -> None:
     if {"-m", "--multirun"} & set(sys.argv[1:]) and "--cfg" in sys.argv[1:]:
         _exit(2, "--cfg: shows the options of one run; leave -m out and give each option one value")
     # Hydra's parser takes no options on both sides of a flag: a=1 -m b=1,2 would end in its usage.
-    sys.argv[1:] = sorted(map(_for_hydra, sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
+    multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
+    words = [_for_hydra(word, multirun=multirun) for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exceptions; we print one line instead of Hydra's several
     try:
         _compose_and_run()
@@ -57,14 +59,18 @@ def main() -> None:
         _exit(130, "stopped")
 
 
-def _for_hydra(word: str) -> str:
-    """A word of the command line as Hydra reads it: --fail-fast is an option, and a dimension of a search is text."""
+def _for_hydra(word: str, *, multirun: bool) -> str:
+    """A word of the command line as Hydra reads it.
+
+    --fail-fast is an option, and a dimension of a search is text. With -m, an option of a choice (dataset.root=...) is
+    for the runs, since the choice may come with the table or differ between them.
+    """
     if word == "--fail-fast":
         return "sweep.fail_fast=true"
     key, equals, value = word.partition("=")
     if key.startswith("search.space.") and equals:
         return f"++{key}='{value}'"
-    return word
+    return deferred(word) if multirun else word
 
 
 HELP = """\

@@ -10,7 +10,8 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -45,6 +46,27 @@ def compose(overrides: list[str]) -> Config:
     with open_dict(composed):
         del composed["hydra"]
     return to_config(composed, choices, overrides)
+
+
+def deferred(word: str) -> str:
+    """`a.b=value` as a sweep over this one value, which Hydra leaves to the runs; any other word as it is.
+
+    Before a sweep Hydra composes one config of all options with a single value, and fails where the default choice has
+    no such option.
+    """
+    key, _, value = word.partition("=")
+    if "." not in key or key.lstrip("+~").partition(".")[0] in ("hydra", *OF_SWEEPS):
+        return word
+    try:
+        given, wrapped = OverridesParser.create().parse_overrides([word, f"{key}=choice({value})"])
+    except OverrideParseException:
+        return word
+    return word if given.is_sweep_override() or not wrapped.is_discrete_sweep() else f"{key}=choice({value})"
+
+
+def typed(word: str) -> str:
+    """The word that `deferred` came from."""
+    return re.sub(r"=choice\((.*)\)$", r"=\1", word, flags=re.DOTALL)
 
 
 def choices() -> dict[str, set[str]]:

@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pruneexp.composing import OF_SWEEPS, config_message, to_config
+from pruneexp.composing import OF_SWEEPS, config_message, to_config, typed
 from pruneexp.config import Config, ConfigError, dense_config
 from pruneexp.locks import held
 from pruneexp.naming import run_hash
@@ -80,7 +80,7 @@ class GridSweeper(Sweeper):
             if self.visible:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 about = {"version": 1, "table": table.name, "size": table.size, **table.about}
-                about |= {"rows": table.rows, "columns": table.columns, "command": sys.argv[1:]}
+                about |= {"rows": table.rows, "columns": table.columns, "command": [typed(word) for word in sys.argv[1:]]}
                 about |= {"start": start, "updated": time.strftime(STAMP)}
                 write_json(path, sweep_file(entries, table.cells, index, path.parent, about))
 
