@@ -80,8 +80,8 @@ class GridSweeper(Sweeper):
             if self.visible:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 about = {"version": 1, "table": table.name, "size": table.size, **table.about}
-                about |= {"rows": table.rows, "columns": table.columns, "command": [typed(word) for word in sys.argv[1:]]}
-                about |= {"start": start, "updated": time.strftime(STAMP)}
+                about |= {"rows": table.rows, "columns": table.columns, "start": start, "updated": time.strftime(STAMP)}
+                about["command"] = [typed(word) for word in sys.argv[1:]]
                 write_json(path, sweep_file(entries, table.cells, index, path.parent, about))
 
         self.run_entries(entries, record)
