@@ -5,17 +5,20 @@ from dataclasses import dataclass
 
 from pruneexp.report.finished import FinishedRun
 from pruneexp.report.options import value_of
+from pruneexp.report.references import COST
 from pruneexp.report.series import Series
 from pruneexp.report.tables import Table
 
 
 @dataclass(frozen=True)
 class PaperPoint:
-    """A paper's score at a sparsity. series: the label of our series that it belongs to, "" without one."""
+    """A paper's score. series: the label of our series that it belongs to, "" without one. along: what a chart has on
+    its other axis, "sparsity.prunable" or "macs.effective", and the paper's value of that."""
 
     label: str
     series: str
-    sparsity: float
+    along: str
+    at: float
     value: float
 
 
@@ -36,5 +39,8 @@ def paper_points(tables: Sequence[Table], runs: Sequence[FinishedRun], series: S
                 continue
             mine = labels.get(id(own[0]), "") if own else ""
             method = mine or str(reference.where.get("method", "other"))
-            points[PaperPoint(f"{method}, paper", mine, float(sparsity), reference.value)] = None
+            places = {"sparsity.prunable": sparsity, COST: reference.macs}
+            for along, at in places.items():
+                if at is not None:
+                    points[PaperPoint(f"{method}, paper", mine, along, float(at), reference.value)] = None
     return list(points)

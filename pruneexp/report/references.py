@@ -21,7 +21,7 @@ Options are named as on a table's axes; a list of values stands for any of them.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ SAME_SPARSITY = 0.002
 """Sparsities that differ by less are the same, where a method finds its own: a fifth of a percent."""
 
 VALUE = re.compile(r"(?P<bound>[<>]?)\s*(?P<value>[-+]?\d+(\.\d+)?)(\s*±\s*(?P<std>\d*\.?\d+))?")
+COST = "macs.effective"
 TABLE_KEYS = {"paper", "name", "certainty", "metric", "unit", "where", "axes", "cells"}
 PART_OF_THE_DATA = ("dataset.fraction", "dataset.max_examples")
 
@@ -52,6 +53,7 @@ PART_OF_THE_DATA = ("dataset.fraction", "dataset.max_examples")
 class Reference:
     """A number of a paper. value, std: fractions where the paper has percentages. text: as printed, with bound and
     deviation. bound: "" for the number itself, ">" or "<" where only that is known. where: the options it belongs to.
+    macs: the MACs of non-zero weights that the same file gives for the same paper and options; None where it does not.
     """
 
     where: Mapping[str, Any]
@@ -64,6 +66,7 @@ class Reference:
     source: str
     certainty: str
     file: Path
+    macs: float | None = None
 
     def is_from(self, place: str) -> bool:
         """Whether it stands in the table or figure that a text names: "Figure 3" in "Dery et al. 2023, figure 3"."""
@@ -97,12 +100,22 @@ def read_references(file: Path) -> list[Reference]:
     tables = content.get("tables") if isinstance(content, dict) else None
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{file}: want `paper: <author, year, title>` and `tables:`, a list of tables")
-    found = []
+    found: list[tuple[str, Reference]] = []
     for number, table in enumerate(tables, 1):
         place = f"{file}: {table.get('name', f'table {number}')}"
         checked = _checked(place, {"paper": content.get("paper"), **table})
-        found += [_reference(place, checked, cell, file) for cell in checked["cells"]]
-    return found
+        found += [(checked["paper"], _reference(place, checked, cell, file)) for cell in checked["cells"]]
+    return _with_macs(found)
+
+
+def _with_macs(found: Sequence[tuple[str, Reference]]) -> list[Reference]:
+    """The numbers of (paper, number), each with the MACs that its paper has for the same options."""
+    macs = [(paper, one.where, one.value) for paper, one in found if one.metric == COST and not one.bound]
+
+    def cost(paper: str, where: Mapping[str, Any]) -> float | None:
+        return next((value for *options, value in macs if options == [paper, where]), None)
+
+    return [one if one.metric == COST else replace(one, macs=cost(paper, one.where)) for paper, one in found]
 
 
 def _checked(place: str, table: dict[str, Any]) -> dict[str, Any]:

@@ -42,8 +42,7 @@ def score_charts(runs: Sequence[FinishedRun], title: str, tables: Sequence[Table
         x, y = _format(across, series), _format(score, series)
         for index, one in enumerate(series):
             _draw(axes, one, index, {"x": (across, x), "y": (score, y)})
-        if name == "sparsity.prunable":
-            _draw_papers(axes, papers, series, y)
+        _draw_papers(axes, [point for point in papers if point.along == name], series, {"x": x, "y": y})
         _dense_line(axes, runs, score, y)
         _finish(axes, x, AGAINST.get(name, across.label), heading(score, y), title)
         legend(figure, axes)
@@ -94,7 +93,9 @@ def _deviations(statistics: Sequence[Statistic], scale: float) -> list[float]:
     return [(statistic.std or 0.0) * scale for statistic in statistics]
 
 
-def _draw_papers(axes: "Axes", papers: Sequence[PaperPoint], series: Sequence[Series], score: NumberFormat) -> None:
+def _draw_papers(
+    axes: "Axes", papers: Sequence[PaperPoint], series: Sequence[Series], along: Mapping[str, NumberFormat]
+) -> None:
     """The papers' numbers as open markers, in the look of our series of the same method where there is one."""
     looks = {one.label: style(index) for index, one in enumerate(series)}
     others = list(dict.fromkeys(point.label for point in papers if point.series not in looks))
@@ -102,8 +103,8 @@ def _draw_papers(axes: "Axes", papers: Sequence[PaperPoint], series: Sequence[Se
         points = [point for point in papers if point.label == name]
         look = paper_style(others.index(name)) if name in others else looks[points[0].series]
         axes.plot(
-            [100 * point.sparsity for point in points],
-            [point.value * score.scale for point in points],
+            [point.at * along["x"].scale for point in points],
+            [point.value * along["y"].scale for point in points],
             label=label(name),
             linestyle="none",
             marker=look["marker"],

@@ -114,6 +114,22 @@ def test_papers_points_are_open_markers(make_run, draw, tmp_path):
     assert {line.get_markerfacecolor() for line in drawn.values()} == {"none"}
 
 
+def test_papers_points_stand_in_the_chart_of_macs_where_the_paper_has_both(make_run, draw, tmp_path):
+    macs = """
+  - {name: U, certainty: paper, metric: macs.effective, axes: [method, sparsity], where: {dataset: digits},
+     cells: [[pdp, 0.5, 4000000], [other, 0.75, 1000000]]}
+"""
+    (tmp_path / "own.yaml").write_text(PAPER + macs)
+    for sparsity in (0.5, 0.75):
+        make_run(0.5, sparsity=sparsity)
+    chart = draw(references=[tmp_path / "own.yaml"], papers=True)["macs"]
+    (paper,) = [line for line in chart.figure.axes[0].lines if "paper" in line.get_label()]
+    ((x, y),) = paper.get_xydata().tolist()
+    unit = chart.figure.axes[0].get_xlabel()
+    assert (paper.get_label(), y) == ("pdp, paper", 80)
+    assert x == pytest.approx({"(M)": 4, "(k)": 4000}[unit[unit.index("(") :]]), unit
+
+
 def test_the_front_is_what_nothing_beats():
     points = [(3, 0.9), (1, 0.5), (2, 0.4), (2, 0.7), (3, 0.8), (4, 0.9)]
     assert front(points) == [(1, 0.5), (2, 0.7), (3, 0.9)]
