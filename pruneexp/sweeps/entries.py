@@ -33,6 +33,7 @@ class Entry:
     trains_dense: bool = False  # its dense run was not there when the sweep began
     blind: bool = False  # its test score is not shown, since options are being chosen
     turn: int = 0  # those of a lower one are begun first
+    head_start: float | None = None  # the part of the training that was behind it when it was first looked at
 
     @property
     def folder(self) -> Path | None:
@@ -57,7 +58,17 @@ class Entry:
         return self.state != before
 
     def fraction(self) -> float:
-        """The part of the training that is behind it, in [0, 1], as far as its metrics say; its dense run counted."""
+        """The part of what it had to do when it was first asked that is done now, in [0, 1], as far as metrics say.
+
+        An interrupted run goes on from its middle, and its dense run may be there by the time it begins.
+        """
+        behind = self._behind()
+        if self.head_start is None:
+            self.head_start = behind
+        return (behind - self.head_start) / (1 - self.head_start) if self.head_start < behind else 0.0
+
+    def _behind(self) -> float:
+        """The part of the training that is behind it, in [0, 1]; its dense run counted."""
         epochs, done = self.config["epochs"], progress(self.folder).get("epoch", 0.0)
         if self.trains_dense:
             dense = dense_config(self.config)

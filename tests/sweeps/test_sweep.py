@@ -1,5 +1,6 @@
 """What a sweep does with runs that end in whatever way. The jobs here are functions; nothing is trained."""
 
+import json
 import os
 import socket
 import time
@@ -7,6 +8,8 @@ import time
 import pytest
 
 from pruneexp.cli import compose
+from pruneexp.config import dense_config
+from pruneexp.naming import run_folder
 from pruneexp.sweeps.display import duration
 from pruneexp.sweeps.entries import Entry, seconds_left
 from pruneexp.sweeps.state import Board, Stopped
@@ -119,6 +122,22 @@ def test_what_a_dead_sweep_left_on_the_board_is_removed(tmp_path):
     Board.new(tmp_path)
     assert not dead.exists()
     assert alive.exists()
+
+
+def test_what_was_there_before_a_run_began_is_no_part_of_its_pace(tmp_path):
+    """The dense run of 5 epochs is there by now, trained by another; of 15 of its own, 3 and then 9 are behind it."""
+    config = compose(["dense_run.epochs=5", f"output_dir={tmp_path}"])
+    entry = Entry(0, "a", [], config, trains_dense=True)
+
+    def write(folder, epoch):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").write_text(json.dumps({"epoch": epoch}) + "\n")
+
+    write(run_folder(dense_config(config)), 5.0)
+    assert entry.fraction() == 0.0
+    for epoch, fraction in ((3.0, 0.2), (9.0, 0.6)):
+        write(entry.folder, epoch)
+        assert entry.fraction() == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
