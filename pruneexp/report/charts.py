@@ -11,7 +11,7 @@ from pruneexp.report.files import write_whole
 from pruneexp.report.layer_charts import layer_charts
 from pruneexp.report.score_charts import score_charts
 from pruneexp.report.series import panels
-from pruneexp.report.training_charts import schedule_chart
+from pruneexp.report.training_charts import schedule_charts
 
 
 def charts(report: Report) -> list[Chart]:
@@ -20,10 +20,9 @@ def charts(report: Report) -> list[Chart]:
     found = panels(runs)
     drawn = []
     for title, some in found:
-        schedule = schedule_chart(some, title)
         own = [
             *score_charts(some, title, report.tables),
-            *([schedule] if schedule else []),
+            *schedule_charts(some, title),
             *layer_charts(some, title),
             *encoder_charts(some, title),
         ]

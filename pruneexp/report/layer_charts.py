@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pruneexp.report.axes import cells_of, key_text, sorted_keys
 from pruneexp.report.chart_style import Chart, label, legend, literal, new_figure, style, tidy
 from pruneexp.report.finished import FinishedRun
-from pruneexp.report.series import Point, series_of
+from pruneexp.report.series import Point, shares
 from pruneexp.report.tables import Statistic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST = 8  # lines in one chart
 TOGETHER = 4  # of all sparsities in one chart; with more, each sparsity has its own
 SHOWN = 120  # layers; of a larger network the first
 
@@ -20,19 +18,9 @@ SHOWN = 120  # layers; of a larger network the first
 def layer_charts(runs: Sequence[FinishedRun], title: str) -> list[Chart]:
     """The sparsity of each pruned layer, one chart for each sparsity where there are many."""
     pruned = [run for run in runs if _layers(run)]
-    points = [point for one in series_of(pruned) for point in one.points] if pruned else []
-    if len(points) <= TOGETHER:
-        return [_chart(points, title, "layers")] if points else []
-    charts = []
-    cells = cells_of(pruned, ["sparsity"])
-    for key in sorted_keys(list(cells)):
-        text = key_text(["sparsity"], key)
-        some = [point for one in series_of(cells[key]) for point in one.points]
-        for start in range(0, len(some), MOST):
-            number = f"_{start // MOST + 1}" if len(some) > MOST else ""
-            name = f"layers_{''.join(c if c.isalnum() or c == '.' else '' for c in text)}{number}"
-            charts.append(_chart(some[start : start + MOST], f"{title}, sparsity {text}", name))
-    return charts
+    return [
+        _chart(share.points, title + share.title, f"layers{share.name}") for share in shares(pruned, together=TOGETHER)
+    ]
 
 
 def _chart(points: Sequence[Point], title: str, name: str) -> Chart:

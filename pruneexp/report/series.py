@@ -24,6 +24,15 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Share:
+    """The points of one of several charts. title, name: what sets it apart from the others, "" for a single one."""
+
+    title: str
+    name: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
 class Series:
     """Points with one label. joined: whether a line through them means something."""
 
@@ -58,6 +67,26 @@ def series_of(runs: Sequence[FinishedRun]) -> list[Series]:
     return [
         Series(_label(apart, key, lines[key]), _points(lines[key], names), joined) for key in sorted_keys(list(lines))
     ]
+
+
+def shares(runs: Sequence[FinishedRun], *, together: int) -> list[Share]:
+    """The points of runs in charts that can be read: `together` of all sparsities in one, or one for each sparsity.
+
+    None has more points than there are looks.
+    """
+    points = [point for one in series_of(runs) for point in one.points] if runs else []
+    if len(points) <= together:
+        return [Share("", "", points)] if points else []
+    found = []
+    cells = cells_of(runs, ["sparsity"])
+    for key in sorted_keys(list(cells)):
+        text = key_text(["sparsity"], key)
+        some = [point for one in series_of(cells[key]) for point in one.points]
+        for start in range(0, len(some), len(STYLES)):
+            number = f"_{start // len(STYLES) + 1}" if len(some) > len(STYLES) else ""
+            name = f"_{''.join(c if c.isalnum() or c == '.' else '' for c in text)}{number}"
+            found.append(Share(f", sparsity {text}", name, some[start : start + len(STYLES)]))
+    return found
 
 
 def _line(run: FinishedRun, names: Sequence[str]) -> Key:

@@ -7,35 +7,38 @@ from pruneexp.report.chart_style import Chart, label, legend, new_figure, style,
 from pruneexp.report.finished import FinishedRun
 from pruneexp.report.numbers import finite
 from pruneexp.report.scores import is_percentage
-from pruneexp.report.series import Point, series_of
+from pruneexp.report.series import Point, shares
 from pruneexp.report.tables import Statistic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST = 8  # lines that can be told apart
+TOGETHER = 6  # lines of all sparsities in one chart; with more, each sparsity has its own
 SCORES = ("validation_hard", "validation")
 """Of soft masks the score with hard ones, where there is one: it is what a run ends with."""
 
 
-def schedule_chart(runs: Sequence[FinishedRun], title: str) -> Chart | None:
-    """Sparsity over training above, the validation score below; None where no run has logged anything."""
-    points = [point for one in series_of(runs) for point in one.points if any(run.rows for run in point.runs)]
-    if not points:
-        return None
-    name = runs[0].summary["headline"]["name"]
+def schedule_charts(runs: Sequence[FinishedRun], title: str) -> list[Chart]:
+    """Sparsity over training above, the validation score below, of the runs that have logged any."""
+    logged = [run for run in runs if run.rows]
+    return [
+        _chart(share.points, title + share.title, f"schedule{share.name}", runs[0].summary["headline"]["name"])
+        for share in shares(logged, together=TOGETHER)
+    ]
+
+
+def _chart(points: Sequence[Point], title: str, name: str, metric: str) -> Chart:
     figure = new_figure(6.4, 5.6)
     above, below = figure.subplots(2, 1, sharex=True)
-    for index, point in enumerate(points[:MOST]):
+    for index, point in enumerate(points):
         _draw(above, point, index, ["sparsity/prunable"], scale=100)
-        _draw(below, point, index, [f"{split}/{name}" for split in SCORES], scale=100 if is_percentage(name) else 1)
+        _draw(below, point, index, [f"{split}/{metric}" for split in SCORES], scale=100 if is_percentage(metric) else 1)
     tidy(above, x="", y="sparsity of the\nprunable weights (%)", title=title)
-    unit = " (%)" if is_percentage(name) else ""
-    tidy(below, x="epoch", y=f"validation {name}{unit}")
+    unit = " (%)" if is_percentage(metric) else ""
+    tidy(below, x="epoch", y=f"validation {metric}{unit}")
     above.set_ylabel("sparsity of the\nprunable weights (%)")
     legend(figure, above)
-    which = f", the first {MOST} of {len(points)}" if len(points) > MOST else ""
-    return Chart("schedule", f"{title}: sparsity and validation {name} over training{which}; means over seeds", figure)
+    return Chart(name, f"{title}: sparsity and validation {metric} over training; means over seeds", figure)
 
 
 def _draw(axes: "Axes", point: Point, index: int, names: Sequence[str], *, scale: float) -> None:

@@ -88,7 +88,18 @@ def test_more_lines_than_can_be_told_apart_become_points_of_their_methods(make_r
     assert len(bars(made["sparsity"])["pdp"]) == 9
     (container,) = made["sparsity"].figure.axes[0].containers
     assert container[0].get_linestyle() == "None"
-    assert "the first 8 of 9" in made["schedule"].caption
+    schedules = [chart for name, chart in made.items() if name.startswith("schedule")]
+    assert [len(chart.figure.axes[0].lines) for chart in schedules] == [8, 1]
+
+
+def test_many_lines_over_training_are_in_charts_of_one_sparsity_each(make_run, draw):
+    for method in ("gmp", "pdp", "sr_ste"):
+        for sparsity in (0.5, 0.75, 0.9):
+            make_run(0.5, method=method, sparsity=sparsity)
+    made = draw()
+    assert [name for name in made if name.startswith("schedule")] == ["schedule_50", "schedule_75", "schedule_90"]
+    assert [line.get_label() for line in made["schedule_75"].figure.axes[0].lines] == ["gmp", "pdp", "sr_ste"]
+    assert "sparsity 75 %" in made["schedule_75"].caption
 
 
 PAPER = """
