@@ -14,6 +14,7 @@ import pruneexp
 from pruneexp.cli import compose
 from pruneexp.experiment import run
 from pruneexp.export.command import main
+from pruneexp.export.table import time_text
 from pruneexp.surgery.encoders import attentions, feed_forwards
 from pruneexp.surgery.packed import load_packed
 from pruneexp.tasks.base import predict
@@ -300,6 +301,22 @@ def test_a_structured_run_becomes_smaller_by_all_that_it_pruned(options, tmp_pat
 def full_masks(path):
     weights, masks = load_file(path / "model.safetensors"), load_file(path / "masks.safetensors")
     return [mask.expand_as(weights[name]) for name, mask in masks.items()]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        ([0.6902, 0.6911, 0.6922], "691 ± 1\n12.0 x as fast"),
+        ([0.0299, 0.030, 0.0303], "30.0 ± 0.2\n276.4 x as fast"),
+        ([0.0041, 0.0042, 0.0043], "4.20 ± 0.10\n1974.5 x as fast"),
+        ([0.0005, 0.0005, 0.0005], "0.500 ± 0.000\n16586.0 x as fast"),
+    ],
+)
+def test_times_have_three_digits_and_say_how_much_faster_that_is(seconds, text):
+    first, median, third = seconds
+    row = {"variant": "shrunk", "median": median, "first_quartile": first, "third_quartile": third}
+    assert time_text(row, 8.293) == text
+    assert time_text({**row, "variant": "masked"}, median) == text.partition("\n")[0]
 
 
 @pytest.mark.parametrize("mode", ["unconstrained", "unordered", "constrained"])

@@ -20,7 +20,7 @@ def print_record(record: Mapping[str, Any], console: "Console") -> None:
     sizes = list(dict.fromkeys(row["batch_size"] for row in record["latency"]))
     console.print(record["run"], style="bold", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold", max_width=11)
+    table.add_column("", overflow="fold", min_width=6, max_width=11)
     times = [f"ms at\nbatch {size}" for size in sizes]
     for heading in (f"test\n{record['headline']}", "\nparameters", "\nMACs", "\nweights", *times):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -54,9 +54,9 @@ def print_record(record: Mapping[str, Any], console: "Console") -> None:
 def table_rows(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The lines of the table. The dense model has the masked one's shapes, so its times are not taken again."""
     times: dict[str, dict[int, str]] = {}
+    masked = {row["batch_size"]: row["median"] for row in record["latency"] if row["variant"] == "masked"}
     for row in record["latency"]:
-        text = f"{1e3 * row['median']:.2f} ± {500 * (row['third_quartile'] - row['first_quartile']):.2f}"
-        times.setdefault(row["variant"], {})[row["batch_size"]] = text
+        times.setdefault(row["variant"], {})[row["batch_size"]] = time_text(row, masked.get(row["batch_size"]))
     sizes = list(dict.fromkeys(row["batch_size"] for row in record["latency"]))
     lines = []
     for row in record["rows"]:
@@ -71,3 +71,14 @@ def table_rows(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
         if variant not in named
     ]
     return lines
+
+
+def time_text(row: Mapping[str, Any], masked: float | None) -> str:
+    """Milliseconds with three digits, their spread, and how many times faster than the masked model that is.
+
+    row: a line of `latency`. masked: the masked model's median in seconds.
+    """
+    median, spread = 1e3 * row["median"], 500 * (row["third_quartile"] - row["first_quartile"])
+    decimals = next((digits for digits, least in enumerate((100, 10, 1)) if median >= least), 3)
+    text = f"{median:.{decimals}f} ± {spread:.{decimals}f}"
+    return text if row["variant"] == "masked" or not masked else f"{text}\n{masked / row['median']:.1f} x as fast"
