@@ -7,6 +7,7 @@ Half of the moments are points in time, uniform over an undisturbed run; a SIGKI
 are file operations (opening to write, renaming, removing, making a folder): the process kills itself right before the
 n-th, and half of the time a file that is about to be renamed is first cut at a random byte, as by a death in mid-write.
 After the restart every file must be what the undisturbed run wrote, bit for bit but for times, with nothing beside it.
+Of a trial that went wrong, the moment is printed, what the killed process left, and what is other than it should be.
 
 Processes are forked from one that has imported everything: a run then takes a second instead of ten. Exits 1 if any
 trial went wrong.
@@ -51,8 +52,9 @@ KINDS = {
 }
 EXPORTED = [*IMAGES, *ONE, "method=magnitude", "pattern=channel", "sparsity=0.5", "epochs=1"]
 
-TIMES = {"wall_seconds", "resumed_from", "examples_per_second", "start", "latency", "command"}
-"""Keys of JSON files whose values are times, or say how a run came to be."""
+TIMES = {"wall_seconds", "resumed_from", "examples_per_second", "start", "latency", "command", "commit"}
+"""Keys of JSON files whose values are times, or say how a run came to be. (The commit becomes another one when somebody
+edits a file of the repository while this goes on.)"""
 
 FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
 
@@ -100,7 +102,7 @@ def _import_everything() -> None:
 class Killer:
     """Kills this process right before its n-th file operation below a folder; n = 0: counts them only.
 
-    cut: cut a file that is about to be renamed at this fraction of its bytes first.
+    cut: cut a temporary file that is about to get its name at this fraction of its bytes first.
     """
 
     root: str
@@ -115,9 +117,14 @@ class Killer:
             return
         self.seen += 1
         if self.seen == self.n:
-            if event == "os.rename" and self.cut is not None and os.path.isfile(arguments[0]):
+            if event == "os.rename" and self.cut is not None and _is_temporary(arguments[0]):
                 os.truncate(arguments[0], int(self.cut * os.path.getsize(arguments[0])))
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_temporary(path: str) -> bool:
+    """Whether it is a file that is not whole before it has its name; others are on the disk already."""
+    return path.endswith(".tmp") and os.path.isfile(path)
 
 
 class Kind:
@@ -154,9 +161,10 @@ class Kind:
                 n, cut = choose.randint(1, self.operations), choose.choice([None, choose.random()])
                 killed, moment = self._killed(at=n, cut=cut), f"before file operation {n}, cut at {cut}"
             result["killed" if killed else "too_late"] += 1
+            left = ", ".join(sorted(files(self.root / "killed"))) or "nothing"
             problem = self._problem_after_restart()
             result["identical"] += problem is None
-            result["wrong"] += [f"{moment}: {problem}"] if problem else []
+            result["wrong"] += [f"{moment}, which left {left}: {problem}"] if problem else []
             shutil.rmtree(self.root / "killed", ignore_errors=True)
         return result
 
@@ -177,9 +185,12 @@ class Kind:
         if status:
             return f"the restart ended with status {status}: {(self.root / 'output').read_text()[-300:]!r}"
         left = content(self.root / "killed")
-        if odd := sorted(left.keys() ^ self.steady.keys()):
-            return f"other files: {odd}"
-        return next((f"{name} differs" for name in sorted(left) if left[name] != self.steady[name]), None)
+        if odd := sorted(left.keys() - self.steady.keys()):
+            return f"files that an undisturbed run does not leave: {odd}"
+        if missing := sorted(self.steady.keys() - left.keys()):
+            return f"missing files: {missing}"
+        different = [name for name in sorted(left) if left[name] != self.steady[name]]
+        return "; ".join(f"{name}{difference(left[name], self.steady[name])}" for name in different) or None
 
     def _run(
         self,
@@ -256,7 +267,27 @@ def prune_export(arguments: list[str]) -> Callable[[], None]:
 
 def content(folder: Path) -> dict[str, object]:
     """What every file below a folder holds, times left out: path -> bytes, or parsed JSON."""
-    return {str(path.relative_to(folder)): _content(path) for path in folder.rglob("*") if path.is_file()}
+    return {name: _content(path) for name, path in files(folder).items()}
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Every file below a folder: path from there -> path."""
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+def difference(found: object, expected: object) -> str:
+    """Where two unequal contents begin to differ, and how, in words."""
+    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() == expected.keys():
+        key = next(key for key in found if found[key] != expected[key])
+        return f", {key}{difference(found[key], expected[key])}"
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        place = next(place for place in range(len(found)) if found[place] != expected[place])
+        return f", item {place}{difference(found[place], expected[place])}"
+    if isinstance(found, bytes) and isinstance(expected, bytes):
+        places = [place for place, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other]
+        first = places[0] if places else min(len(found), len(expected))
+        return f" from byte {first} of {len(found)} on ({len(places)} others; {len(expected)} bytes undisturbed)"
+    return f": {found!r}, not {expected!r}"
 
 
 def _content(path: Path) -> object:
