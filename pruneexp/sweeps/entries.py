@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from pruneexp.config import Config, dense_config, finished_summary
+from pruneexp.leftovers import finished_earlier
 from pruneexp.naming import run_folder
 from pruneexp.sweeps.state import Board, progress
 
@@ -41,7 +42,7 @@ class Entry:
 
     def look(self) -> None:
         """Takes note of what is there before the sweep begins."""
-        summary = None if self.config["force"] else finished_summary(self.folder)
+        summary = finished_earlier(self.config)
         if summary is not None:
             self.state, self.headline = "done", summary["headline"]
         elif self.config["dense"] == "train":
