@@ -49,7 +49,7 @@ def main() -> None:
     except SomeFailed as failed:
         for complaint in failed.complaints:
             _print_error(complaint)
-        _exit(1, str(failed))
+        _exit(failed.exit_code, str(failed))
     except Stopped as stopped:
         _exit(stopped.exit_code, "stopped; the same command goes on")
     except KeyboardInterrupt:

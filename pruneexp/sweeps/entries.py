@@ -26,6 +26,7 @@ class Entry:
     config: Config | None = None
     state: str = "left"
     error: str | None = None
+    bad_input: bool = False  # failed because its options or data cannot work
     start: float | None = None  # seconds since 1970
     end: float | None = None
     note: str | None = None  # what a running one is at, besides training
@@ -52,7 +53,7 @@ class Entry:
         """Takes over what the job says of itself; whether its state is another one now."""
         said = board.job(self.number)
         before = self.state
-        for key in ("state", "error", "start", "end", "note", "headline"):
+        for key in ("state", "error", "bad_input", "start", "end", "note", "headline"):
             if key in said:
                 setattr(self, key, said[key])
         return self.state != before
