@@ -89,7 +89,8 @@ def verify(folder: Path, *, trust: Sequence[str] = ()) -> Verification:
     checks += [_edited(folder, summary), _masks(weights, masks), *_layers(folder, weights)]
     recipe, _ = recipe_of(folder, trust=trust, edited=True)  # an edit is a difference to report, not to stop at
     config = read_config(folder)
-    check_targets(config["dataset"], "dataset", folder / "config.yaml", trust)
+    for key in ("dataset", *auxiliary_keys(config).values()):
+        check_targets(config[key], key, folder / "config.yaml", trust)
     splits = build(config["dataset"], "dataset").load(device=torch.device("cpu"), tokenizer=recipe.tokenizer)
     network = recipe.network(splits.info, pretrained=False)
     network.load_state_dict(weights)
@@ -176,7 +177,7 @@ def _of_auxiliaries(
         own = fitted(own, splits.info)
         heads = {
             path.removeprefix(f"{name}."): tensor
-            for path, tensor in load_file(folder / HEADS).items()
+            for path, tensor in _tensors(folder, HEADS).items()
             if path.startswith(f"{name}.")
         }
         network = recipe.network(own.info, pretrained=False)
