@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from pruneexp.whole_files import write_json
+
 SCRATCH = ".sweeps"
 STAMP = "%Y-%m-%dT%H:%M:%S%z"
 
@@ -41,16 +43,6 @@ class SomeFailed(Exception):
         super().__init__(f"{len(complaints)} of {runs} runs failed{how}")
         self.complaints = complaints
         self.exit_code = 2 if bad_input else 1
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path`, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from pruneexp.naming import run_hash
 from pruneexp.sweeps.cells import Cell, Table, plain
 from pruneexp.sweeps.entries import Entry
 from pruneexp.sweeps.launchers import kind_of, limit, places
-from pruneexp.sweeps.state import STAMP, Board, SomeFailed, write_json
+from pruneexp.sweeps.state import STAMP, Board, SomeFailed
 from pruneexp.sweeps.tables import expand, file_name
+from pruneexp.whole_files import write_json
 
 
 class GridSweeper(Sweeper):
