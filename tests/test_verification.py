@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from pruneexp import experiment
 from pruneexp.cli import compose
 from pruneexp.report.command import main as prune_report
-from pruneexp.verification.verify import UNCHECKED, main, verify
+from pruneexp.verification.checks import UNCHECKED
+from pruneexp.verification.command import main
+from pruneexp.verification.verify import verify
 
 SMALL = ["epochs=2", "batch_size=40", "logger=none", "device=cpu"]
 IMAGES = ["dataset.max_examples=120"]
