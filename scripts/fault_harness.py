@@ -2,6 +2,7 @@
 
     python scripts/fault_harness.py                         50 moments of each kind; about half an hour on one core
     python scripts/fault_harness.py --moments 6 --kinds vision-hard,export
+    python scripts/fault_harness.py --every-operation --kinds vision-soft
 
 Half of the moments are points in time, uniform over an undisturbed run; a SIGKILL comes from outside. The other half
 are file operations (opening to write, renaming, removing, making a folder): the process kills itself right before the
@@ -25,7 +26,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,7 @@ FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--moments", type=int, default=50, help="to kill each kind at")
+    parser.add_argument("--every-operation", action="store_true", help="instead: kill before each file operation once")
     parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated: " + ", ".join(KINDS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", type=Path, help="file for the numbers")
@@ -71,7 +73,11 @@ def main() -> None:
     print(f"{'kind':<16} {'run, s':>7} {'file ops':>8} {'killed':>7} {'too late':>8} {'identical':>9} {'wrong':>6}")
     for kind in options.kinds.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            result = Kind(kind, Path(folder)).trials(options.moments, random.Random(f"{kind} {options.seed}"))
+            run = Kind(kind, Path(folder))
+            choose = random.Random(f"{kind} {options.seed}")
+            result = run.trials(
+                run.every_operation() if options.every_operation else run.random_moments(options.moments, choose)
+            )
         results.append(result)
         print(
             f"{kind:<16} {result['seconds']:>7.2f} {result['operations']:>8} {result['killed']:>7} "
@@ -96,6 +102,23 @@ def _import_everything() -> None:
 
     torch.set_num_threads(1)
     gc.freeze()  # what is here by now is no garbage: children need not look at it
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: so many seconds after the start, or before the n-th file operation, with `cut` as in `Killer`."""
+
+    after: float | None = None
+    at: int = 0
+    cut: float | None = None
+
+    def __str__(self) -> str:
+        if self.after is not None:
+            return f"after {self.after:.3f} s"
+        return f"before file operation {self.at}, cut at {self.cut}"
+
+
+NEVER = Moment()
 
 
 @dataclass
@@ -149,17 +172,25 @@ class Kind:
         if self._run(folder, command):
             raise RuntimeError(f"{self.name}: the undisturbed run failed: {(self.root / 'output').read_text()[-800:]}")
 
-    def trials(self, moments: int, choose: random.Random) -> dict:
-        """Kills at so many moments; how often what came of it."""
-        result = {"kind": self.name, "seconds": self.seconds, "operations": self.operations, "moments": moments}
-        result |= {"killed": 0, "too_late": 0, "identical": 0, "wrong": []}
-        for trial in range(moments):
-            if trial % 2:
-                after = choose.uniform(0, self.seconds)
-                killed, moment = self._killed(after=after), f"after {after:.3f} s"
+    def random_moments(self, count: int, choose: random.Random) -> Iterator[Moment]:
+        """So many moments, half of them points in time and half file operations."""
+        for number in range(count):
+            if number % 2:
+                yield Moment(after=choose.uniform(0, self.seconds))
             else:
-                n, cut = choose.randint(1, self.operations), choose.choice([None, choose.random()])
-                killed, moment = self._killed(at=n, cut=cut), f"before file operation {n}, cut at {cut}"
+                yield Moment(at=choose.randint(1, self.operations), cut=choose.choice([None, choose.random()]))
+
+    def every_operation(self) -> Iterator[Moment]:
+        """The moment before each file operation; every second time a file that is about to get its name is cut."""
+        for n in range(1, self.operations + 1):
+            yield Moment(at=n, cut=0.5 if n % 2 else None)
+
+    def trials(self, moments: Iterable[Moment]) -> dict:
+        """Kills at these moments; how often what came of it."""
+        result = {"kind": self.name, "seconds": self.seconds, "operations": self.operations}
+        result |= {"killed": 0, "too_late": 0, "identical": 0, "wrong": []}
+        for moment in moments:
+            killed = self._killed(moment)
             result["killed" if killed else "too_late"] += 1
             left = ", ".join(sorted(files(self.root / "killed"))) or "nothing"
             problem = self._problem_after_restart()
@@ -174,10 +205,9 @@ class Kind:
         (run,) = self.source.glob("outputs/default/*")
         return prune_export([str(run), "--output", "out", *self.arguments])
 
-    def _killed(self, *, after: float | None = None, at: int = 0, cut: float | None = None) -> bool:
+    def _killed(self, moment: Moment) -> bool:
         """Whether the kill came before the end."""
-        status = self._run(self.root / "killed", self._command(), after=after, at=at, cut=cut)
-        return status == signal.SIGKILL
+        return self._run(self.root / "killed", self._command(), moment) == signal.SIGKILL
 
     def _problem_after_restart(self) -> str | None:
         """Runs the same command again; None if it leaves what an undisturbed run leaves."""
@@ -192,22 +222,14 @@ class Kind:
         different = [name for name in sorted(left) if left[name] != self.steady[name]]
         return "; ".join(f"{name}{difference(left[name], self.steady[name])}" for name in different) or None
 
-    def _run(
-        self,
-        folder: Path,
-        command: Callable[[], None],
-        *,
-        after: float | None = None,
-        at: int = 0,
-        cut: float | None = None,
-    ) -> int:
+    def _run(self, folder: Path, command: Callable[[], None], moment: Moment = NEVER) -> int:
         """Runs a command in a process and a folder of its own; its exit status, or the signal that ended it."""
         folder.mkdir(parents=True, exist_ok=True)
         child = os.fork()
         if child == 0:
-            self._in_child(folder, command, Killer(str(folder), at, cut))
-        if after is not None:
-            time.sleep(after)
+            self._in_child(folder, command, Killer(str(folder), moment.at, moment.cut))
+        if moment.after is not None:
+            time.sleep(moment.after)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
