@@ -7,7 +7,6 @@ import csv
 import os
 import sys
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pruneexp.composing import CONFIGS, choices, compose, config_message, deferred, to_config
-from pruneexp.config import Config, ConfigError, finished_summary
+from pruneexp.config import Config, ConfigError
 from pruneexp.credentials import redacted
-from pruneexp.leftovers import clear_leftovers
-from pruneexp.locks import Busy, held
+from pruneexp.leftovers import finished_earlier
+from pruneexp.locks import Busy
 from pruneexp.naming import run_folder
 from pruneexp.sweeps.state import Board, SomeFailed, Stopped
 
@@ -52,7 +51,7 @@ def main() -> None:
     except SomeFailed as failed:
         for complaint in failed.complaints:
             _print_error(complaint)
-        _exit(1, str(failed))
+        _exit(failed.exit_code, str(failed))
     except Stopped as stopped:
         _exit(stopped.exit_code, "stopped; the same command goes on")
     except KeyboardInterrupt:
@@ -158,13 +157,7 @@ def _run_job(config: Config) -> None:
     is_main = int(os.environ.get("RANK", "0")) == 0
     console = Console(highlight=False, quiet=not is_main)
     folder = run_folder(config)
-    summary = None if config["force"] else finished_summary(folder)
-    if summary is not None and is_main:
-        with (
-            suppress(Busy, OSError),
-            held(folder, wait=False),
-        ):  # also takes away the lock file of a process that was killed
-            clear_leftovers(folder)
+    summary = finished_earlier(config)
     if summary is None:
         console.print(f"folder  {folder}", soft_wrap=True)  # before the imports, which take seconds
         from pruneexp.display import setup_logging

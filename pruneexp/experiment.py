@@ -18,7 +18,7 @@ from pruneexp.config import Config, ConfigError, dense_config, finished_summary
 from pruneexp.datasets.base import Dataset
 from pruneexp.devices import check_device, check_precision, free_memory, make_accelerator, set_deterministic
 from pruneexp.failures import explained
-from pruneexp.leftovers import clear_leftovers
+from pruneexp.leftovers import finished_earlier
 from pruneexp.loading import PROCESSOR, REMOTE_CODE, load
 from pruneexp.locks import held
 from pruneexp.loggers.base import Logger
@@ -106,9 +106,8 @@ def run(config: Config) -> tuple[Path, Summary]:
 
 def _run(config: Config, parts: Parts, folder: Path) -> tuple[Path, Summary]:
     """`run` with the folder to itself."""
-    finished = None if config["force"] else finished_summary(folder)
+    finished = finished_earlier(config)
     if finished is not None:
-        clear_leftovers(folder)
         return folder, finished
     dense_folder = None
     if config["dense"] == "train":

@@ -1,6 +1,12 @@
 """What a killed process leaves in a run's folder, and how it goes away again."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
+
+from pruneexp.config import Config, finished_summary
+from pruneexp.locks import NAME, Busy, held
+from pruneexp.naming import run_folder
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
@@ -10,9 +16,28 @@ def clear_leftovers(folder: Path) -> None:
 
     For a process that may write in the folder, which no other one then does.
     """
-    for path in folder.glob(".*.tmp"):
-        if path.is_file():  # a folder is an export under way
-            path.unlink(missing_ok=True)
-    if (folder / "summary.json").is_file():
-        for name in (CHECKPOINT, PREVIOUS):
-            (folder / name).unlink(missing_ok=True)
+    for path in _leftovers(folder):
+        path.unlink(missing_ok=True)
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    unfinished = [path for path in folder.glob(".*.tmp") if path.is_file()]  # a folder is an export under way
+    checkpoints = [folder / CHECKPOINT, folder / PREVIOUS] if (folder / "summary.json").is_file() else []
+    return [path for path in (*unfinished, *checkpoints) if path.is_file()]
+
+
+def finished_earlier(config: Config) -> Config | None:
+    """The summary of the run that a config describes, None if it is not finished or is to start over.
+
+    What a process left there that was killed right after it had finished goes away, its lock file too.
+
+    Raises:
+        ConfigError: as `finished_summary`.
+    """
+    folder = run_folder(config)
+    summary = None if config["force"] else finished_summary(folder)
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    if summary is not None and is_main and (_leftovers(folder) or (folder / NAME).exists()):
+        with suppress(Busy, OSError), held(folder, wait=False):  # which removes the lock file at the end
+            clear_leftovers(folder)
+    return summary

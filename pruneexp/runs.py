@@ -13,17 +13,8 @@ accuracy_vs_sparsity.png
 summary.json         written last: its presence means done
 """
 
-import hashlib
 import json
 import logging
-import os
-import platform
-import subprocess
-import sys
-import time
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,59 +22,18 @@ import torch
 import yaml
 from torch import Tensor
 
+from pruneexp.checkpoint_files import read_checkpoint, write_checkpoint
 from pruneexp.checksums import digests
-from pruneexp.credentials import redacted
+from pruneexp.environment import describe_environment, place_in_words, place_of
 from pruneexp.leftovers import CHECKPOINT, PREVIOUS, clear_leftovers
 from pruneexp.loggers.base import Logger
 from pruneexp.tensor_files import save_tensors
+from pruneexp.whole_files import replacing, write_json
 
 LOG = logging.getLogger("pruneexp")
 
 CHECKPOINT_FORMAT = 1  # raised by a version whose checkpoints this one would misread
 TENSOR_FILES = ("model.safetensors", "masks.safetensors", "auxiliary_masks.safetensors", "heads.safetensors")
-DIGEST_BYTES = hashlib.sha256().digest_size
-PROBE_BYTES = 2**20  # more than writers keep in their buffers
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` at the end, at once and on disk, or is removed if an exception comes.
-
-    Raises:
-        OSError: it cannot be written, with `path` as its file name, whatever the library that writes makes of that.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    except Exception as error:
-        _raise_if_full(temporary, path, error)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _raise_if_full(temporary: Path, path: Path, cause: Exception) -> None:
-    """Raises OSError if nothing more can be written beside what is there.
-
-    torch.save and safetensors report a full disk as errors of their own ("unexpected pos 640 vs 598"), which say
-    nothing of it. So we ask again.
-    """
-    try:
-        with temporary.open("ab") as file:
-            file.write(bytes(PROBE_BYTES))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from cause
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path`, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 class Run:
@@ -145,13 +95,13 @@ class Run:
 
     def _note_place(self, device: str, step: int) -> None:
         """Adds to `places` where the run is computed from this step on, if that is somewhere else than before."""
-        here = _place(device)
+        here = place_of(device)
         if self.places and {**self.places[-1], "step": None} != {"step": None, **here}:
             LOG.warning(
                 "goes on at step %d on %s, after %s: the result is not bit for bit that of an undisturbed run",
                 step,
-                _described(here),
-                _described(self.places[-1]),
+                place_in_words(here),
+                place_in_words(self.places[-1]),
             )
         elif self.places:
             return
@@ -163,8 +113,7 @@ class Run:
             path = self.folder / CHECKPOINT
             about = {"format": CHECKPOINT_FORMAT, "run": self.folder.name, "places": self.places}
             with replacing(path) as temporary:
-                torch.save({**about, **state}, temporary)
-                _seal(temporary)
+                write_checkpoint({**about, **state}, temporary)
                 if path.is_file():
                     path.replace(self.folder / PREVIOUS)
 
@@ -178,7 +127,7 @@ class Run:
         damage: list[str] = []
         for path in there:
             try:
-                state = _read_checkpoint(path, device)
+                state = read_checkpoint(path, device)
             except Exception as error:  # a damaged file can raise nearly anything
                 damage.append(f"{path}: is damaged ({type(error).__name__})")
                 continue
@@ -223,87 +172,3 @@ class Run:
         if self.is_main:
             for name in ("summary.json", CHECKPOINT, PREVIOUS, "metrics.jsonl", *TENSOR_FILES):
                 (self.folder / name).unlink(missing_ok=True)
-
-
-def _seal(path: Path) -> None:
-    """Writes the digest of a checkpoint into the comment at the end of the zip archive that it is.
-
-    torch.load does not even look at the checksums that torch.save writes, so that most single bytes could change
-    without a word; and those do not cover the archive's own tables.
-    """
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = bytes(DIGEST_BYTES)
-    digest = _digest_of_rest(path)
-    with path.open("rb+") as file:
-        file.seek(-DIGEST_BYTES, os.SEEK_END)
-        file.write(digest)
-
-
-def _digest_of_rest(path: Path) -> bytes:
-    """The SHA-256 of all of a file but its own digest at the end."""
-    left, digest = path.stat().st_size - DIGEST_BYTES, hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(min(left, 2**20)):
-            digest.update(block)
-            left -= len(block)
-    return digest.digest()
-
-
-def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """A checkpoint whose every byte is as it was written."""
-    with path.open("rb") as file:
-        file.seek(-DIGEST_BYTES, os.SEEK_END)
-        if file.read() != _digest_of_rest(path):
-            raise ValueError("another checksum")
-    return torch.load(path, map_location=device, weights_only=True)
-
-
-def _place(device: str) -> dict[str, Any]:
-    """What can make the same step come out otherwise: kind of device, number of processes, version of torch."""
-    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device.partition(":")[0]
-    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    return {"device": kind, "processes": processes, "torch": str(torch.__version__)}
-
-
-def _described(place: dict[str, Any]) -> str:
-    processes = place["processes"]
-    return f"{place['device']}, {processes} process{'es' if processes > 1 else ''}, torch {place['torch']}"
-
-
-def describe_environment() -> dict[str, Any]:
-    """What a reader needs to repeat a run: versions, commit, machine, command line, time of start."""
-    from importlib.metadata import version
-
-    packages = ("pruneexp", "torch", "torchvision", "transformers", "datasets", "timm", "accelerate", "numpy")
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "commit": _commit(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
-        "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that this package runs from, with "+" if it is changed; None when installed."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
-        return None
-    try:
-        git = ["git", "-C", str(here)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        return head + ("+" if changed.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes rows that share their keys as CSV, whole or not at all."""
-    import csv
-
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)

@@ -12,10 +12,11 @@ from pruneexp.datasets.base import Draw, Splits
 from pruneexp.masks import Masks
 from pruneexp.measure.flops import effective, macs
 from pruneexp.measure.size import compressed_bytes, size_bytes, sparsity_table
-from pruneexp.runs import Run, write_table
+from pruneexp.runs import Run
 from pruneexp.tasks.base import Task
 from pruneexp.tasks.metrics import majority_rate
 from pruneexp.trainer import Trainer
+from pruneexp.whole_files import write_table
 
 Summary = dict[str, Any]
 

@@ -18,142 +18,23 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pruneexp.building import build
-from pruneexp.cli import compose
+from benchmarked_models import EXCLUDE, Step, network, pdp_on, seconds
+from mask_work import PLAIN, mask_work
 from pruneexp.datasets.base import Batch, DataInfo
-from pruneexp.masks import count_to_prune
-from pruneexp.methods.base import Method, Setting
+from pruneexp.methods.base import Method
 from pruneexp.prunable import prunable
-from pruneexp.schedules import Timeline
 from pruneexp.tasks.build import task_for
 
-SPARSITY = 0.9
-TAU = 0.02  # of the plain variants, relative to t^2, as in configs/method/pdp.yaml
 LEARNING_RATE = 0.01
-EXCLUDE = ["embeddings", "head"]
 STEP_VARIANTS = ("dense", "static", "pdp")
-
-Step = Callable[[], None]
-Weights = dict[str, Tensor]
-
-
-def seconds(variants: dict[str, Step], arguments: argparse.Namespace) -> dict[str, float]:
-    """The median time of each variant, measured in turn."""
-    device = torch.device(arguments.device)
-    clock = time.process_time if arguments.cpu_time else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for measured in range(-2, arguments.rounds):  # two rounds of warm-up
-        for name, variant in variants.items():
-            synchronise(device)
-            start = clock()
-            variant()
-            synchronise(device)
-            if measured >= 0:
-                times[name].append(clock() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def network(name: str, image_size: int, device: torch.device) -> tuple[nn.Module, DataInfo]:
-    """A model with random weights: BERT by the shape of its config, images by their size."""
-    if name == "bert-base":
-        from transformers import BertConfig, BertForSequenceClassification
-
-        return BertForSequenceClassification(BertConfig()).to(device), DataInfo("text", 2, ("accuracy",))
-    info = DataInfo("image", 1000 if image_size > 64 else 10, ("accuracy",), channels=3, image_size=image_size)
-    return build(compose([f"model={name}"])["model"], "model").network(info, pretrained=False).to(device), info
-
-
-def pdp_on(model: nn.Module, info: DataInfo, overrides: list[str]) -> Method:
-    """PDP set up on a model, at its final sparsity from the first step."""
-    config = compose(["method=pdp", f"sparsity={SPARSITY}", "schedule=constant", *overrides])
-    method = build(config["method"], "method")
-    task = task_for(info, label_smoothing=0.0)
-    method.setup(model, Setting(task=task, batches=[], timeline=Timeline(1000, 1_000_000), seed=0))
-    return method
-
-
-# Mask work
-
-
-def by_sorting(magnitudes: Tensor, count: int) -> Tensor:
-    """The threshold: the mean of the largest pruned and the smallest kept magnitude."""
-    return magnitudes.sort().values[count - 1 : count + 1].mean()
-
-
-def by_kthvalue(magnitudes: Tensor, count: int) -> Tensor:
-    return 0.5 * (magnitudes.kthvalue(count).values + magnitudes.kthvalue(count + 1).values)
-
-
-def by_topk(magnitudes: Tensor, count: int) -> Tensor:
-    return magnitudes.topk(magnitudes.numel() - count + 1).values[-2:].mean()
-
-
-PLAIN = {"kthvalue": by_kthvalue, "topk": by_topk, "sorting": by_sorting}
-
-
-def plain_soft_mask(weight: Tensor, threshold_of: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """m(w) w in plain autograd."""
-    t = threshold_of(weight.detach().abs().flatten(), count_to_prune(SPARSITY, weight.numel()))
-    return weight * ((weight.square() - t.square()) / (TAU * t.square())).sigmoid()
-
-
-def mask_work(name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Seconds of the mask work of one step, by variant, and ratios."""
-    device = torch.device(arguments.device)
-    model, info = network(name, arguments.image_size, device)
-    plain = {key: weight.detach().clone().requires_grad_() for key, weight in prunable(model, EXCLUDE).items()}
-    gradients = {key: torch.randn_like(weight) for key, weight in plain.items()}
-    fixed = {key: (weight.abs() > weight.abs().median()).to(weight) for key, weight in plain.items()}
-    method = pdp_on(model, info, arguments.overrides)
-    step = iter(range(1, 10**9))
-
-    def work(weights: Weights, effective_weight: Callable[[str, Tensor], Tensor] | None) -> None:
-        effective = {} if effective_weight is None else {key: effective_weight(key, w) for key, w in weights.items()}
-        for key in reversed(list(effective)):
-            effective.pop(key).backward(gradients[key])
-        with torch.no_grad():  # thresholds move, as in training
-            for key, weight in weights.items():
-                weight.add_(gradients[key], alpha=1e-6)
-                weight.grad = None
-
-    def pdp() -> None:
-        method.before_step(next(step))
-        work(method.weights, lambda key, weight: method.soft_masks[key](weight))
-
-    variants = {
-        "nothing": lambda: work(plain, None),
-        "static": lambda: work(plain, lambda key, weight: weight * fixed[key]),
-        "pdp": pdp,
-    }
-    for key in arguments.variants:
-        variants[key] = lambda of=PLAIN[key]: work(plain, lambda _, weight: plain_soft_mask(weight, of))
-    figures = seconds(variants, arguments)
-    base = figures.pop("nothing")
-    figures = {key: value - base for key, value in figures.items()}
-    return {
-        **{f"{key}_ms": 1000 * value for key, value in figures.items()},
-        **{f"{key}_over_static": value / figures["static"] for key, value in figures.items() if key != "static"},
-        "weights": sum(weight.numel() for weight in plain.values()),
-    }
-
-
-# Whole steps
 
 
 class FixedMask(nn.Module):
@@ -229,9 +110,6 @@ def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
         **{f"{key}_peak_mib": value for key, value in peaks.items()},
         **{f"{key}_peak_over_dense": peaks[key] / peaks["dense"] for key in ("static", "pdp")},
     }
-
-
-# Peak memory
 
 
 def peak_in_child(variant: str) -> float:

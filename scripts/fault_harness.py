@@ -2,11 +2,13 @@
 
     python scripts/fault_harness.py                         50 moments of each kind; about half an hour on one core
     python scripts/fault_harness.py --moments 6 --kinds vision-hard,export
+    python scripts/fault_harness.py --every-operation --kinds vision-soft
 
 Half of the moments are points in time, uniform over an undisturbed run; a SIGKILL comes from outside. The other half
 are file operations (opening to write, renaming, removing, making a folder): the process kills itself right before the
 n-th, and half of the time a file that is about to be renamed is first cut at a random byte, as by a death in mid-write.
 After the restart every file must be what the undisturbed run wrote, bit for bit but for times, with nothing beside it.
+Of a trial that went wrong, the moment is printed, what the killed process left, and what is other than it should be.
 
 Processes are forked from one that has imported everything: a run then takes a second instead of ten. Exits 1 if any
 trial went wrong.
@@ -24,7 +26,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +53,9 @@ KINDS = {
 }
 EXPORTED = [*IMAGES, *ONE, "method=magnitude", "pattern=channel", "sparsity=0.5", "epochs=1"]
 
-TIMES = {"wall_seconds", "resumed_from", "examples_per_second", "start", "latency", "command"}
-"""Keys of JSON files whose values are times, or say how a run came to be."""
+TIMES = {"wall_seconds", "resumed_from", "examples_per_second", "start", "latency", "command", "commit"}
+"""Keys of JSON files whose values are times, or say how a run came to be. (The commit becomes another one when somebody
+edits a file of the repository while this goes on.)"""
 
 FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
 
@@ -60,6 +63,7 @@ FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--moments", type=int, default=50, help="to kill each kind at")
+    parser.add_argument("--every-operation", action="store_true", help="instead: kill before each file operation once")
     parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated: " + ", ".join(KINDS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", type=Path, help="file for the numbers")
@@ -69,7 +73,11 @@ def main() -> None:
     print(f"{'kind':<16} {'run, s':>7} {'file ops':>8} {'killed':>7} {'too late':>8} {'identical':>9} {'wrong':>6}")
     for kind in options.kinds.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            result = Kind(kind, Path(folder)).trials(options.moments, random.Random(f"{kind} {options.seed}"))
+            run = Kind(kind, Path(folder))
+            choose = random.Random(f"{kind} {options.seed}")
+            result = run.trials(
+                run.every_operation() if options.every_operation else run.random_moments(options.moments, choose)
+            )
         results.append(result)
         print(
             f"{kind:<16} {result['seconds']:>7.2f} {result['operations']:>8} {result['killed']:>7} "
@@ -96,11 +104,28 @@ def _import_everything() -> None:
     gc.freeze()  # what is here by now is no garbage: children need not look at it
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: so many seconds after the start, or before the n-th file operation, with `cut` as in `Killer`."""
+
+    after: float | None = None
+    at: int = 0
+    cut: float | None = None
+
+    def __str__(self) -> str:
+        if self.after is not None:
+            return f"after {self.after:.3f} s"
+        return f"before file operation {self.at}, cut at {self.cut}"
+
+
+NEVER = Moment()
+
+
 @dataclass
 class Killer:
     """Kills this process right before its n-th file operation below a folder; n = 0: counts them only.
 
-    cut: cut a file that is about to be renamed at this fraction of its bytes first.
+    cut: cut a temporary file that is about to get its name at this fraction of its bytes first.
     """
 
     root: str
@@ -115,9 +140,14 @@ class Killer:
             return
         self.seen += 1
         if self.seen == self.n:
-            if event == "os.rename" and self.cut is not None and os.path.isfile(arguments[0]):
+            if event == "os.rename" and self.cut is not None and _is_temporary(arguments[0]):
                 os.truncate(arguments[0], int(self.cut * os.path.getsize(arguments[0])))
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_temporary(path: str) -> bool:
+    """Whether it is a file that is not whole before it has its name; others are on the disk already."""
+    return path.endswith(".tmp") and os.path.isfile(path)
 
 
 class Kind:
@@ -142,21 +172,30 @@ class Kind:
         if self._run(folder, command):
             raise RuntimeError(f"{self.name}: the undisturbed run failed: {(self.root / 'output').read_text()[-800:]}")
 
-    def trials(self, moments: int, choose: random.Random) -> dict:
-        """Kills at so many moments; how often what came of it."""
-        result = {"kind": self.name, "seconds": self.seconds, "operations": self.operations, "moments": moments}
-        result |= {"killed": 0, "too_late": 0, "identical": 0, "wrong": []}
-        for trial in range(moments):
-            if trial % 2:
-                after = choose.uniform(0, self.seconds)
-                killed, moment = self._killed(after=after), f"after {after:.3f} s"
+    def random_moments(self, count: int, choose: random.Random) -> Iterator[Moment]:
+        """So many moments, half of them points in time and half file operations."""
+        for number in range(count):
+            if number % 2:
+                yield Moment(after=choose.uniform(0, self.seconds))
             else:
-                n, cut = choose.randint(1, self.operations), choose.choice([None, choose.random()])
-                killed, moment = self._killed(at=n, cut=cut), f"before file operation {n}, cut at {cut}"
+                yield Moment(at=choose.randint(1, self.operations), cut=choose.choice([None, choose.random()]))
+
+    def every_operation(self) -> Iterator[Moment]:
+        """The moment before each file operation; every second time a file that is about to get its name is cut."""
+        for n in range(1, self.operations + 1):
+            yield Moment(at=n, cut=0.5 if n % 2 else None)
+
+    def trials(self, moments: Iterable[Moment]) -> dict:
+        """Kills at these moments; how often what came of it."""
+        result = {"kind": self.name, "seconds": self.seconds, "operations": self.operations}
+        result |= {"killed": 0, "too_late": 0, "identical": 0, "wrong": []}
+        for moment in moments:
+            killed = self._killed(moment)
             result["killed" if killed else "too_late"] += 1
+            left = ", ".join(sorted(files(self.root / "killed"))) or "nothing"
             problem = self._problem_after_restart()
             result["identical"] += problem is None
-            result["wrong"] += [f"{moment}: {problem}"] if problem else []
+            result["wrong"] += [f"{moment}, which left {left}: {problem}"] if problem else []
             shutil.rmtree(self.root / "killed", ignore_errors=True)
         return result
 
@@ -166,10 +205,9 @@ class Kind:
         (run,) = self.source.glob("outputs/default/*")
         return prune_export([str(run), "--output", "out", *self.arguments])
 
-    def _killed(self, *, after: float | None = None, at: int = 0, cut: float | None = None) -> bool:
+    def _killed(self, moment: Moment) -> bool:
         """Whether the kill came before the end."""
-        status = self._run(self.root / "killed", self._command(), after=after, at=at, cut=cut)
-        return status == signal.SIGKILL
+        return self._run(self.root / "killed", self._command(), moment) == signal.SIGKILL
 
     def _problem_after_restart(self) -> str | None:
         """Runs the same command again; None if it leaves what an undisturbed run leaves."""
@@ -177,26 +215,21 @@ class Kind:
         if status:
             return f"the restart ended with status {status}: {(self.root / 'output').read_text()[-300:]!r}"
         left = content(self.root / "killed")
-        if odd := sorted(left.keys() ^ self.steady.keys()):
-            return f"other files: {odd}"
-        return next((f"{name} differs" for name in sorted(left) if left[name] != self.steady[name]), None)
+        if odd := sorted(left.keys() - self.steady.keys()):
+            return f"files that an undisturbed run does not leave: {odd}"
+        if missing := sorted(self.steady.keys() - left.keys()):
+            return f"missing files: {missing}"
+        different = [name for name in sorted(left) if left[name] != self.steady[name]]
+        return "; ".join(f"{name}{difference(left[name], self.steady[name])}" for name in different) or None
 
-    def _run(
-        self,
-        folder: Path,
-        command: Callable[[], None],
-        *,
-        after: float | None = None,
-        at: int = 0,
-        cut: float | None = None,
-    ) -> int:
+    def _run(self, folder: Path, command: Callable[[], None], moment: Moment = NEVER) -> int:
         """Runs a command in a process and a folder of its own; its exit status, or the signal that ended it."""
         folder.mkdir(parents=True, exist_ok=True)
         child = os.fork()
         if child == 0:
-            self._in_child(folder, command, Killer(str(folder), at, cut))
-        if after is not None:
-            time.sleep(after)
+            self._in_child(folder, command, Killer(str(folder), moment.at, moment.cut))
+        if moment.after is not None:
+            time.sleep(moment.after)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -256,7 +289,27 @@ def prune_export(arguments: list[str]) -> Callable[[], None]:
 
 def content(folder: Path) -> dict[str, object]:
     """What every file below a folder holds, times left out: path -> bytes, or parsed JSON."""
-    return {str(path.relative_to(folder)): _content(path) for path in folder.rglob("*") if path.is_file()}
+    return {name: _content(path) for name, path in files(folder).items()}
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Every file below a folder: path from there -> path."""
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+def difference(found: object, expected: object) -> str:
+    """Where two unequal contents begin to differ, and how, in words."""
+    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() == expected.keys():
+        key = next(key for key in found if found[key] != expected[key])
+        return f", {key}{difference(found[key], expected[key])}"
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        place = next(place for place in range(len(found)) if found[place] != expected[place])
+        return f", item {place}{difference(found[place], expected[place])}"
+    if isinstance(found, bytes) and isinstance(expected, bytes):
+        places = [place for place, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other]
+        first = places[0] if places else min(len(found), len(expected))
+        return f" from byte {first} of {len(found)} on ({len(places)} others; {len(expected)} bytes undisturbed)"
+    return f": {found!r}, not {expected!r}"
 
 
 def _content(path: Path) -> object:

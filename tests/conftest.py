@@ -51,6 +51,16 @@ def cifar100_root(shared_data, tmp_path_factory) -> Path:
     return unpacked(shared_data, "cifar-100", tmp_path_factory.mktemp("cifar100"))
 
 
+@pytest.fixture
+def no_wandb_account(tmp_path, monkeypatch):
+    """No key for W&B anywhere, and what it writes beside a run stays in the temporary folder."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home"))
+
+
 @pytest.fixture(autouse=True)
 def log_handlers_as_they_were():
     """A test that runs the command line in this process sets up logging; the next one must not see it."""

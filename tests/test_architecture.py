@@ -44,6 +44,9 @@ LAYERS = (
         "credentials",
         "leftovers",
         "failures",
+        "whole_files",
+        "checkpoint_files",
+        "environment",
     ),
     (
         "datasets",

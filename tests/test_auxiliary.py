@@ -3,31 +3,18 @@
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 import pruneexp
-from pruneexp import experiment
 from pruneexp.cli import CONFIGS, compose, help_text
 from pruneexp.config import auxiliary_keys, dense_config
 from pruneexp.models.bert_tiny import BertTiny
 from pruneexp.naming import run_folder, run_hash
 from pruneexp.runs import Run
 from pruneexp.trainer import Trainer
+from shared.runs import dying_after, run, same, weights
 
 SHORT = ["batch_size=8", "epochs=2", "dense=none", "logger=none", "device=cpu"]
 DIGITS = ["dataset=digits", "dataset.max_examples=40", "model=resnet20", "batch_size=20", *SHORT[1:]]
-
-
-def run(folder, *options):
-    return experiment.run(compose([f"output_dir={folder}", *options]))
-
-
-def weights(folder, name="model"):
-    return load_file(folder / f"{name}.safetensors")
-
-
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 def test_a_run_leaves_a_plain_model_and_the_results_of_both_tasks(texts, tmp_path):
@@ -69,19 +56,11 @@ def test_the_auxiliary_task_changes_the_shared_weights_and_its_own_head_learns(t
 
 
 @pytest.mark.parametrize("options", [[], ["multi_task.alternate=true"]], ids=["together", "in_turn"])
-def test_a_killed_run_resumes_bitwise(options, texts, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_bitwise(options, texts, tmp_path):
     options = [*texts, *options, "method=pdp", "training.ema_decay=0.9"]
     steady, summary = run(tmp_path / "steady", *options)
-    save = Run.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Run, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_after():
         run(tmp_path / "killed", *options)
-    monkeypatch.undo()
     resumed, again = run(tmp_path / "killed", *options)
     assert again["resumed_from"] == summary["steps"] / 2
     for name in ("model", "masks", "heads"):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pruneexp.loggers.base import Logger
-from pruneexp.runs import Run, replacing, write_json
+from pruneexp.runs import Run
+from pruneexp.whole_files import replacing, write_json
 
 
 def new_run(folder):

@@ -14,6 +14,7 @@ from pruneexp.building import build, check_targets
 from pruneexp.cli import CONFIGS, compose
 from pruneexp.config import ConfigError
 from pruneexp.credentials import holds_secret, redacted
+from pruneexp.verification.verify import verify
 
 PACKAGE = Path(pruneexp.__file__).parent
 FILES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.parent.glob("scripts/*.py")])
@@ -44,7 +45,7 @@ FORBIDDEN = {
 
 ALLOWED_ONCE = {
     "torch.export.load": "export/formats.py",  # reads back what the same function has just written
-    "zipfile.ZipFile": "runs.py",  # writes a digest; extracts nothing
+    "zipfile.ZipFile": "checkpoint_files.py",  # writes a digest; extracts nothing
 }
 
 
@@ -141,7 +142,8 @@ def theirs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "target", ["theirs.Net", "os.system", "subprocess.run", "pruneexp.cli.compose", "pruneexp.runs.write_json", "x", 3]
+    "target",
+    ["theirs.Net", "os.system", "subprocess.run", "pruneexp.cli.compose", "pruneexp.whole_files.write_json", "x", 3],
 )
 def test_a_run_folder_cannot_name_what_is_built(target, finished, tmp_path, theirs):
     folder = forged(finished, tmp_path / "run", _target_=target)
@@ -151,6 +153,17 @@ def test_a_run_folder_cannot_name_what_is_built(target, finished, tmp_path, thei
     config = compose([*SMALL, "logger=none", "distillation=logits", f"distillation.teacher={folder}"])
     with pytest.raises(ConfigError, match="is no class of pruneexp"):
         experiment.run({**config, "output_dir": str(tmp_path / "outputs")})
+    assert not theirs.exists()
+
+
+@pytest.mark.parametrize("key", ["dataset", "auxiliary"])
+def test_what_verifies_a_run_folder_builds_no_data_that_is_not_ours(key, finished, tmp_path, theirs):
+    folder = forged(finished, tmp_path / "run")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config[key] = {"_target_": "theirs.Net", "weight": 1.0, "batch_size": None}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=rf"{key}\._target_=theirs\.Net is no class of pruneexp"):
+        verify(folder)
     assert not theirs.exists()
 
 

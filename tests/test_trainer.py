@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pruneexp import experiment
 from pruneexp.cli import compose
@@ -13,6 +12,7 @@ from pruneexp.config import ConfigError
 from pruneexp.datasets.batches import micro_batches
 from pruneexp.runs import Run
 from pruneexp.trainer import Trainer, TrainingError
+from shared.runs import dying_after, weights
 
 SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "dense=none", "logger=none", "device=cpu"]
 TEXT = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimizer=sgd", "method=magnitude"]
@@ -20,10 +20,6 @@ TEXT = ["model=bert_tiny", "model.dropout=0.0", "dataset=text_embedded", "optimi
 
 def run(tmp_path, *overrides):
     return experiment.run(compose([f"output_dir={tmp_path}", *SMALL, *overrides]))
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
 
 
 def test_micro_batches_cover_the_batch():
@@ -99,19 +95,10 @@ def test_each_option_runs_and_changes_the_result(option, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["training.ema_decay=0.9", "optimizer=adamw", "method.harden_at=0.6"])
-def test_resume_is_bitwise_with(option, tmp_path, monkeypatch):
+def test_resume_is_bitwise_with(option, tmp_path):
     steady, _ = run(tmp_path / "steady", option, "epochs=4")
-    save = Run.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        if state["step"] == 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Run, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_after(2):
         run(tmp_path / "killed", option, "epochs=4")
-    monkeypatch.undo()
     resumed, summary = run(tmp_path / "killed", option, "epochs=4")
     assert summary["resumed_from"] == 6
     assert (steady / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
@@ -179,17 +166,9 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_other_runs(tmp_path, monkeypa
     assert before == {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
-    save = Run.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Run, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with dying_after():
         run(tmp_path)
-    monkeypatch.undo()
     (folder,) = tmp_path.glob("default/*")
     (folder / "checkpoint.pt").write_bytes((folder / "checkpoint.pt").read_bytes()[:1000])
     with pytest.raises(ConfigError, match=r"checkpoint\.pt: is damaged.*force=true starts the run over"):

@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from pruneexp import experiment
 from pruneexp.cli import compose
 from pruneexp.report.command import main as prune_report
-from pruneexp.verification.verify import UNCHECKED, main, verify
+from pruneexp.verification.checks import UNCHECKED
+from pruneexp.verification.command import main
+from pruneexp.verification.verify import verify
 
 SMALL = ["epochs=2", "batch_size=40", "logger=none", "device=cpu"]
 IMAGES = ["dataset.max_examples=120"]
@@ -97,6 +99,33 @@ def test_a_weight_that_is_not_what_it_was_is_reported(finished, tmp_path, capsys
     assert f"masks: weights are not zero where the masks prune: {name}" in output
     assert "params.nonzero: differs" in output
     assert f"layers.csv {name}: another number of zeros" in output
+
+
+def test_a_mask_of_an_auxiliary_task_that_is_not_what_it_was_is_reported(finished, tmp_path):
+    folder, file = tmp_path / "run", "auxiliary_masks.safetensors"
+    shutil.copytree(finished("two masks"), folder)
+    task = "auxiliary.text_embedded.mask"
+    reported = json.loads((folder / "summary.json").read_text())["auxiliary"]["text_embedded"]["mask"]
+    masks = load_file(folder / file)
+    name = next(name for name, mask in masks.items() if mask.any())
+    weight = load_file(folder / "model.safetensors")[name.removeprefix("text_embedded.")]
+    lost = int(masks[name].expand_as(weight).sum())
+    save_file(masks | {name: torch.zeros_like(masks[name])}, folder / file)
+    found = {check.key: check for check in verify(folder).differences}
+    assert {f"sha256.{file}", f"{task}.kept", f"{task}.sparsity"} <= found.keys()
+    assert found.keys() <= {f"sha256.{file}", f"{task}.kept", f"{task}.sparsity", f"{task}.shared"}
+    assert found[f"{task}.kept"].recomputed == reported["kept"] - lost
+    (folder / file).unlink()
+    assert f"{task}.own" in {check.key for check in verify(folder).differences}
+
+
+@pytest.mark.parametrize(("kind", "file"), [("hard masks", "masks"), ("two tasks", "heads")])
+def test_a_file_that_is_gone_is_named(kind, file, finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished(kind), folder)
+    (folder / f"{file}.safetensors").unlink()
+    assert main([folder]) == 2
+    assert f"prune-report: {folder / file}.safetensors: cannot be read" in capsys.readouterr().err
 
 
 def test_an_edited_config_is_reported(finished, tmp_path):

@@ -22,7 +22,6 @@ from pruneexp.measure.flops import macs
 from pruneexp.measure.latency import check_timing, compiled, eager, in_dtype, latencies, onnx
 from pruneexp.measure.size import compressed_bytes, size_bytes
 from pruneexp.models.errors import first_line
-from pruneexp.runs import write_json
 from pruneexp.summaries import example_inputs
 from pruneexp.surgery.files import WEIGHTS, save_shrunk
 from pruneexp.surgery.own_channels import OwnChannels, own_channels, save_own_channels
@@ -30,6 +29,7 @@ from pruneexp.surgery.semi_structured import DTYPE, check_gpu, semi_structured
 from pruneexp.surgery.shrink import Shrunk, shrink_and_report
 from pruneexp.surgery.verify import verify
 from pruneexp.tasks.base import predict
+from pruneexp.whole_files import write_json
 
 Record = dict[str, Any]
 

@@ -65,7 +65,7 @@ def _report(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     """Recomputes the summaries of the runs at the places, and prints what differs: 0, 1 on a difference, 2 for none."""
-    from pruneexp.verification.verify import main as verify
+    from pruneexp.verification.command import main as verify
 
     return verify([Path(place) for place in options.places], trust=options.trust)
 

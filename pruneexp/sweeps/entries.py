@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from pruneexp.config import Config, dense_config, finished_summary
+from pruneexp.leftovers import finished_earlier
 from pruneexp.naming import run_folder
 from pruneexp.sweeps.state import Board, progress
 
@@ -25,6 +26,7 @@ class Entry:
     config: Config | None = None
     state: str = "left"
     error: str | None = None
+    bad_input: bool = False  # failed because its options or data cannot work
     start: float | None = None  # seconds since 1970
     end: float | None = None
     note: str | None = None  # what a running one is at, besides training
@@ -42,7 +44,7 @@ class Entry:
 
     def look(self) -> None:
         """Takes note of what is there before the sweep begins."""
-        summary = None if self.config["force"] else finished_summary(self.folder)
+        summary = finished_earlier(self.config)
         if summary is not None:
             self.state, self.headline = "done", summary["headline"]
         elif self.config["dense"] == "train":
@@ -52,7 +54,7 @@ class Entry:
         """Takes over what the job says of itself; whether its state is another one now."""
         said = board.job(self.number)
         before = self.state
-        for key in ("state", "error", "start", "end", "note", "headline"):
+        for key in ("state", "error", "bad_input", "start", "end", "note", "headline"):
             if key in said:
                 setattr(self, key, said[key])
         return self.state != before

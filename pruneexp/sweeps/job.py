@@ -12,7 +12,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from pruneexp.config import Config, finished_summary
+from pruneexp.config import Config
+from pruneexp.leftovers import finished_earlier
 from pruneexp.locks import Busy, held
 from pruneexp.naming import run_folder
 from pruneexp.sweeps.gpus import take_place, visible_gpus
@@ -58,7 +59,7 @@ def run_job(config: Config, overrides: list[str], *, board: Board, number: int, 
 def _result(config: Config, board: Board, number: int, explain: Explain) -> dict[str, Any]:
     """What comes of a run whose folder we have; its traceback goes to where its output goes."""
     try:
-        finished = None if config["force"] else finished_summary(run_folder(config))
+        finished = finished_earlier(config)
         if finished is not None:  # by another process, since the sweep has looked
             return {"state": "done", "headline": finished["headline"], "start": None}
         _take_gpu(board, number, config["device"])

@@ -19,7 +19,8 @@ from pruneexp.config import ConfigError, finished_summary
 from pruneexp.sweeps.cells import Cell, Table
 from pruneexp.sweeps.entries import Entry
 from pruneexp.sweeps.space import distributions
-from pruneexp.sweeps.state import progress, write_json
+from pruneexp.sweeps.state import progress
+from pruneexp.whole_files import write_json
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from pruneexp.whole_files import write_json
+
 SCRATCH = ".sweeps"
 STAMP = "%Y-%m-%dT%H:%M:%S%z"
 
@@ -30,21 +32,17 @@ class Stopped(Exception):
 
 
 class SomeFailed(Exception):
-    """Some runs of a sweep failed; `complaints` has a line for each."""
+    """Some runs of a sweep failed; `complaints` has a line for each.
 
-    def __init__(self, complaints: list[str], runs: int) -> None:
-        super().__init__(f"{len(complaints)} of {runs} runs failed; the same command runs what is missing")
+    `exit_code` is that of single runs: 2 if all that failed did so on bad input, else 1.
+    """
+
+    def __init__(self, complaints: list[str], runs: int, *, bad_input: bool) -> None:
+        """runs: of the sweep. bad_input: whether each of those that failed had options or data that cannot work."""
+        how = " on bad input" if bad_input else "; the same command runs what is missing"
+        super().__init__(f"{len(complaints)} of {runs} runs failed{how}")
         self.complaints = complaints
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path`, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        self.exit_code = 2 if bad_input else 1
 
 
 def read_json(path: Path) -> dict[str, Any]:

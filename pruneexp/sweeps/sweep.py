@@ -61,7 +61,7 @@ class Sweep:
     def _run_all(self, waiting: list[Entry]) -> None:
         for entry in waiting:
             self.board.forget(entry.number)
-            entry.state, entry.error = "left", None
+            entry.state, entry.error, entry.bad_input = "left", None, False
         while waiting and not self.closed:
             batch = waiting[:1] if self.kind == "here" else waiting
             death = self._launch(batch)

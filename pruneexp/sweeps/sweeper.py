@@ -24,8 +24,9 @@ from pruneexp.naming import run_hash
 from pruneexp.sweeps.cells import Cell, Table, plain
 from pruneexp.sweeps.entries import Entry
 from pruneexp.sweeps.launchers import kind_of, limit, places
-from pruneexp.sweeps.state import STAMP, Board, SomeFailed, write_json
+from pruneexp.sweeps.state import STAMP, Board, SomeFailed
 from pruneexp.sweeps.tables import expand, file_name
+from pruneexp.whole_files import write_json
 
 
 class GridSweeper(Sweeper):
@@ -89,7 +90,8 @@ class GridSweeper(Sweeper):
         if self.visible:
             print(f"table    prune-report {path}")
         if failed:
-            raise SomeFailed([_complaint(entry) for entry in failed], len(entries))
+            bad_input = all(entry.bad_input for entry in failed)
+            raise SomeFailed([_complaint(entry) for entry in failed], len(entries), bad_input=bad_input)
 
     def _searched(self, table: Table, name: str) -> Table:
         """The table with the options in its cells that a search finds best; says what it found."""
@@ -154,7 +156,7 @@ class GridSweeper(Sweeper):
                 entry.config = self.composed(words)
                 entry.look()
             except (ValueError, HydraException, OmegaConfBaseException) as error:
-                entry.state, entry.error = "failed", config_message(error)
+                entry.state, entry.error, entry.bad_input = "failed", config_message(error), True
             key = entry.folder or tuple(words)
             entries.setdefault(key, entry)
             index.append(entries[key].number)

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 import pruneexp
 from pruneexp import experiment
+from pruneexp.checkpoint_files import seal
 from pruneexp.cli import compose
-from pruneexp.runs import Run, _seal
+from shared.runs import dying_after
 
 from .commands import FAST, refused_export, refused_run
 
@@ -196,19 +197,11 @@ CHECKPOINTS = {
 @pytest.mark.parametrize("case", CHECKPOINTS)
 def test_a_checkpoint_of_another_run_or_version_is_refused(case, tmp_path, monkeypatch, capsys):
     changes, message = CHECKPOINTS[case]
-    save = Run.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Run, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_after():
         experiment.run(compose([*SMALL, f"output_dir={tmp_path / 'outputs'}"]))
-    monkeypatch.undo()
     (path,) = Path(tmp_path).glob("outputs/default/*/checkpoint.pt")
     torch.save(torch.load(path, weights_only=True) | changes, path)
-    _seal(path)
+    seal(path)
     line = refused_run([*SMALL], tmp_path, monkeypatch, capsys)
     assert message in line
     assert "checkpoint.pt: " in line

@@ -13,6 +13,7 @@ import pruneexp
 from pruneexp import experiment
 from pruneexp.cli import CONFIGS, compose
 from pruneexp.runs import Run
+from shared.runs import dying_after
 
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PRUNING = [method for method in METHODS if method != "dense"]
@@ -100,25 +101,10 @@ def test_the_same_seed_twice_is_bitwise_and_another_is_not(method, finished, tmp
 
 @pytest.mark.parametrize("stop_after_saves", [1, 2])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_resumes_bitwise(method, stop_after_saves, finished, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_bitwise(method, stop_after_saves, finished, tmp_path):
     folder, summary = finished(method)
-    saves = 0
-    save = Run.save
-
-    class Killed(BaseException):
-        pass
-
-    def save_and_die(self, state):
-        nonlocal saves
-        save(self, state)
-        saves += 1
-        if saves == stop_after_saves:
-            raise Killed
-
-    monkeypatch.setattr(Run, "save", save_and_die)
-    with pytest.raises(Killed):
+    with dying_after(stop_after_saves):
         run(method, tmp_path)
-    monkeypatch.setattr(Run, "save", save)
     resumed, resumed_summary = run(method, tmp_path)
     assert resumed_summary["resumed_from"] == stop_after_saves * 6
     for name in ("model.safetensors", "masks.safetensors"):

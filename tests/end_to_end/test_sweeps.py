@@ -90,14 +90,26 @@ def test_a_sweep_runs_every_job_though_one_fails_and_then_only_what_is_missing(t
 def test_fail_fast_and_invalid_cells(tmp_path):
     grid = [*SMALL, "dense=none", "method=str,magnitude", "sparsity=0.5,0.8"]  # str takes no sparsity
     done = sweep(*grid, "--fail-fast", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "0 done · 0 running · 2 failed · 2 left" in done.stdout
     assert "method=str, sparsity=0.5: sparsity=0.5: method=str has no target" in done.stderr
     every = sweep(*grid[:-2], "method=str", "sparsity=0.5,0.6", cwd=tmp_path / "all")
-    assert every.returncode in (1, 2)
+    assert every.returncode == 2
+    assert every.stderr.splitlines()[-1] == "prune-run: 2 of 2 runs failed on bad input"
     typo = sweep("colour=red", "seed=1,2", cwd=tmp_path / "typo")
     assert (typo.returncode, typo.stderr.count("\n")) == (2, 1)
     assert not list((tmp_path / "typo").iterdir())
+
+
+def test_the_exit_code_is_2_only_where_all_that_failed_is_bad_input(tmp_path):
+    grid = [*SMALL, "dense=none", "method=magnitude", "sparsity=0.5,1.5"]
+    done = sweep(*grid, cwd=tmp_path)
+    assert done.returncode == 2
+    assert [run["state"] for run in sweep_file(tmp_path)["runs"]] == ["done", "failed"]
+    assert done.stderr.splitlines()[-1] == "prune-run: 1 of 2 runs failed on bad input"
+    diverging = sweep(*grid, "optimizer.learning_rate=1e30", cwd=tmp_path / "diverging")
+    assert diverging.returncode == 1
+    assert diverging.stderr.splitlines()[-1] == "prune-run: 2 of 2 runs failed; the same command runs what is missing"
 
 
 def test_parallel_jobs_train_the_dense_run_once_and_give_the_weights_of_single_ones(tmp_path):

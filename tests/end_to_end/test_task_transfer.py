@@ -4,35 +4,22 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import pruneexp
 from pruneexp import experiment
-from pruneexp.cli import compose
 from pruneexp.config import ConfigError
 from pruneexp.export.steps import Timing, export
 from pruneexp.learned_gates import DeltaGates
 from pruneexp.report.console import rows
 from pruneexp.runs import Run
 from pruneexp.tasks.multi_task import MultiTask
+from shared.runs import dying_after, run, same, weights
 
 # Gates that move fast, since there are 30 steps; the last six are fine-tuning.
 LEARNING = ["epochs=10", "method.harden_at=0.8", "method.gate_rate=0.5", "method.multiplier_rate=2.0"]
 METHOD = ["method=task_transfer", "sparsity=0.6", "model.num_layers=2", *LEARNING]
 EXACT = ["model.dropout=0.0", "optimizer.learning_rate=0.003"]
 SHARED = "auxiliary_masks"
-
-
-def run(folder, *options):
-    return experiment.run(compose([f"output_dir={folder}", *options]))
-
-
-def weights(folder, name="model"):
-    return load_file(folder / f"{name}.safetensors")
-
-
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 def close(one, two):
@@ -178,21 +165,11 @@ def test_less_data_is_the_same_for_every_coupling_and_for_the_auxiliary_task(opt
 
 @pytest.mark.parametrize("saves", [4, 8, 9], ids=["pruning", "between", "fine_tuning"])
 @pytest.mark.parametrize("extra", [[], ["method.order=auxiliary_then_target", "method.transfer=masks"]], ids=" ".join)
-def test_a_killed_run_resumes_bitwise_in_either_stage(extra, saves, options, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_bitwise_in_either_stage(extra, saves, options, tmp_path):
     options = [*options, *extra, "training.ema_decay=0.9"]
     steady, summary = run(tmp_path / "steady", *options)
-    save, saved = Run.save, []
-
-    def save_and_die(self, state):
-        save(self, state)
-        saved.append(state["step"])
-        if len(saved) == saves:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Run, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_after(saves):
         run(tmp_path / "killed", *options)
-    monkeypatch.undo()
     resumed, again = run(tmp_path / "killed", *options)
     assert again["resumed_from"] == 3 * saves
     for name in ("model", "masks", "heads", *([] if extra else [SHARED])):

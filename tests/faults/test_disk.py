@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import pruneexp
 from pruneexp import experiment
 from pruneexp.cli import compose
-from pruneexp.runs import replacing
+from pruneexp.whole_files import replacing
 
 SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=3", "dense=none", "logger=none", "device=cpu"]
 

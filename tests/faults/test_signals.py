@@ -1,6 +1,5 @@
 """SIGTERM and SIGINT in the middle of every kind of run: a checkpoint at the step's end, 128 + n, the same result."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -9,15 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import fault_harness as harness
 from pruneexp import cli
 from pruneexp.trainer import Trainer
-
-SPEC = importlib.util.spec_from_file_location(
-    "fault_harness", Path(__file__).parents[2] / "scripts" / "fault_harness.py"
-)
-harness = importlib.util.module_from_spec(SPEC)
-sys.modules["fault_harness"] = harness
-SPEC.loader.exec_module(harness)
 
 KINDS = [kind for kind in harness.KINDS if kind != "export"]
 

@@ -14,13 +14,7 @@ SMALL = ["dataset.max_examples=60", "batch_size=20", "epochs=4", "dense=none", "
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture(autouse=True)
-def no_account(tmp_path, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
 def run(folder, *options):

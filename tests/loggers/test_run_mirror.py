@@ -5,8 +5,7 @@ import pytest
 from pruneexp import experiment
 from pruneexp.cli import compose
 from pruneexp.runs import Run
-
-from .offline_file import offline_runs
+from shared.wandb_offline import offline_runs
 
 SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "dense=none", "device=cpu", "method=gmp"]
 

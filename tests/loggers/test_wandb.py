@@ -6,8 +6,7 @@ import pytest
 
 from pruneexp.loggers.base import Logger
 from pruneexp.loggers.wandb import WandB, _flat
-
-from .offline_file import offline_runs
+from shared.wandb_offline import offline_runs
 
 CONFIG = {"seed": 1, "method": {"_target_": "a.B", "betas": [0.9, 0.999]}, "dataset": None}
 SUMMARY = {

@@ -15,25 +15,9 @@ from pruneexp.methods.cofi import CoFi
 from pruneexp.patterns import Unstructured
 from pruneexp.schedules import Constant, Polynomial, Timeline
 from pruneexp.structured import Channel, Structured, Transformer
+from shared.small_models import START, TOKENS, UNITS, bert
 
-UNITS = ["attention_layers", "heads", "ffn_layers", "ffn"]
-START = {"attention_layers": 1.0, "heads": 0.5, "ffn_layers": 1.0, "ffn": 0.0, "channels": 0.5}
-TOKENS = {"input_ids": torch.arange(3, 13).view(2, 5)}
 TASK = SimpleNamespace(names=("target",), current="target")
-
-
-def bert():
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 20}
-    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(vocab_size=30, max_position_embeddings=16, **sizes, **dropout)
-    model = BertForSequenceClassification(config).double().eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 class ConvNet(nn.Module):
@@ -67,7 +51,7 @@ def transformer(units=None):
 
 
 def make(pattern=None, *, schedule=None, exclude=("head", "embeddings"), **changes):
-    options = {"sparsity": 0.5, "start": START, "noise": 1.0, "limit": 100.0, "harden_at": 1.0}
+    options = {"sparsity": 0.5, "start": {**START, "channels": 0.5}, "noise": 1.0, "limit": 100.0, "harden_at": 1.0}
     options |= {"gate_rate": 0.1, "multiplier_rate": 0.1}
     return CoFi(
         pattern=pattern or transformer(),

@@ -11,6 +11,7 @@ from pruneexp.methods.movement import Movement
 from pruneexp.patterns import NM, Block, Unstructured
 from pruneexp.schedules import Constant, Timeline
 from pruneexp.structured import Channel
+from shared.small_models import linear
 
 
 def movement(model, *, sparsity=0.5, pattern=None, budget=None, begin=0.0, **options):
@@ -20,13 +21,6 @@ def movement(model, *, sparsity=0.5, pattern=None, budget=None, begin=0.0, **opt
     method = Movement(sparsity=sparsity, pattern=pattern, budget=budget, schedule=schedule, **options)
     method.setup(model, Setting(task=None, batches=[], timeline=Timeline(1, 10), seed=0))
     return method
-
-
-def linear(*rows):
-    model = nn.Linear(len(rows[0]), len(rows), bias=False)
-    with torch.no_grad():
-        model.weight.copy_(torch.tensor(rows))
-    return model
 
 
 def set_scores(method, *rows, name="weight"):

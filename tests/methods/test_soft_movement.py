@@ -11,6 +11,7 @@ from pruneexp.methods.base import Setting
 from pruneexp.methods.soft_movement import SoftMovement
 from pruneexp.patterns import NM, Block, Unstructured
 from pruneexp.schedules import Polynomial, Timeline
+from shared.small_models import linear
 
 
 def soft_movement(model, pattern=None, **options):
@@ -19,13 +20,6 @@ def soft_movement(model, pattern=None, **options):
     method = SoftMovement(pattern=pattern or Unstructured(), schedule=schedule, **options)
     method.setup(model, Setting(task=None, batches=[], timeline=Timeline(1, 9), seed=0))
     return method
-
-
-def linear(*rows):
-    model = nn.Linear(len(rows[0]), len(rows), bias=False)
-    with torch.no_grad():
-        model.weight.copy_(torch.tensor(rows))
-    return model
 
 
 def set_probabilities(method, *rows, name="weight"):

@@ -17,25 +17,9 @@ from pruneexp.schedules import Constant, Polynomial, Timeline
 from pruneexp.stages import Stage
 from pruneexp.structured import Transformer
 from pruneexp.surgery.shrink import shrink
+from shared.small_models import START, TOKENS, UNITS, bert
 
-UNITS = ["attention_layers", "heads", "ffn_layers", "ffn"]
-START = {"attention_layers": 1.0, "heads": 0.5, "ffn_layers": 1.0, "ffn": 0.0}
-TOKENS = {"input_ids": torch.arange(3, 13).view(2, 5)}
 LAMBDAS = {"target": torch.tensor([-3.0, 2.0]), "other": torch.tensor([-1.0, 4.0])}
-
-
-def bert():
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 20}
-    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(vocab_size=30, max_position_embeddings=16, **sizes, **dropout)
-    model = BertForSequenceClassification(config).double().eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 def transfer(model, *, names=("target", "other"), schedule=None, pattern=None, seed=1, **changes):

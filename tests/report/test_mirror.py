@@ -1,8 +1,6 @@
 """A report in W&B, offline, read back from the file that the SDK wrote."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 import wandb
@@ -11,18 +9,9 @@ from pruneexp.report.build import Request, make_report
 from pruneexp.report.charts import charts
 from pruneexp.report.command import main
 from pruneexp.report.mirror import MirrorError, mirror
+from shared.wandb_offline import offline_runs
 
-offline_runs = runpy.run_path(str(Path(__file__).parents[1] / "loggers" / "offline_file.py"))["offline_runs"]
-
-
-@pytest.fixture(autouse=True)
-def no_account(tmp_path, monkeypatch):
-    """No key anywhere, nothing written outside the temporary folder."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
 def tables_of(folder, run):
