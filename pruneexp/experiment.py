@@ -32,7 +32,8 @@ from pruneexp.runs import Run
 from pruneexp.summaries import Summary, summarise
 from pruneexp.tasks.base import Task
 from pruneexp.tasks.build import task_for
-from pruneexp.trainer import Settings, Trainer
+from pruneexp.trainer import Trainer
+from pruneexp.training_settings import Settings
 
 LOG = logging.getLogger("pruneexp")
 HEADS = "heads.safetensors"  # file in a run's folder with what its auxiliary tasks have to themselves
@@ -60,7 +61,7 @@ def build_parts(config: Config) -> Parts:
     dense = config["dense"]
     settings = build(
         {
-            "_target_": "pruneexp.trainer.Settings",
+            "_target_": "pruneexp.training_settings.Settings",
             **config["training"],
             **{key: config[key] for key in ("epochs", "batch_size", "compile", "seed")},
             "evaluate_first": dense != "none",

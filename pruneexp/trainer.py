@@ -4,12 +4,10 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from pruneexp.auxiliary import Loaded
@@ -23,53 +21,22 @@ from pruneexp.evaluation import Evaluator
 from pruneexp.failures import TrainingError, one_line
 from pruneexp.masks import (
     apply_masks_,
-    fingerprint,
     mask_gradients_,
     mask_optimizer_state_,
     stored_parameter,
 )
 from pruneexp.methods.base import Method, Setting
 from pruneexp.optimizers import Recipe
+from pruneexp.processes import average_gradients_, check_same_masks, on_any
 from pruneexp.progress import Progress
 from pruneexp.runs import Run
 from pruneexp.schedules import Timeline
 from pruneexp.signals import Interrupted, StopRequest
 from pruneexp.stages import Stages
 from pruneexp.tasks.base import Task
+from pruneexp.training_settings import Settings
 
 CALIBRATION_BATCHES = 8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how to train.
-
-    epochs: need not be whole. batch_size: global, over all processes. accumulate: micro-batches per step.
-    evaluate_every: epochs between validations. ema_decay: None for no averaging. checkpoint_minutes: the longest time
-    without a checkpoint. alternate: each step serves one task, where there are several.
-    """
-
-    epochs: float
-    batch_size: int
-    accumulate: int
-    evaluate_every: float
-    evaluate_first: bool
-    ema_decay: float | None
-    checkpoint_minutes: float
-    channels_last: bool
-    compile: bool
-    alternate: bool
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.accumulate <= self.batch_size:
-            raise ValueError(f"training.accumulate={self.accumulate}: want 1 to batch_size={self.batch_size}")
-        if self.evaluate_every <= 0:
-            raise ValueError(f"training.evaluate_every={self.evaluate_every}: must be positive, in epochs")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"training.ema_decay={self.ema_decay}: must be in [0, 1), or null for no averaging")
-        if self.checkpoint_minutes < 0:
-            raise ValueError(f"training.checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
 
 
 class Trainer:
@@ -210,7 +177,7 @@ class Trainer:
             self.optimizer, *self.stages.place(self.step), peak=self.stages.of(self.step).learning_rate
         )
         loss = self._backward(batch)
-        self._average_own_gradients()
+        average_gradients_(self.accelerator, self.own)
         if self.method.on_grads(self.step):
             self._masks_changed()
         mask_gradients_(self.parameters, self.method.masks)
@@ -240,23 +207,11 @@ class Trainer:
             total += loss.detach()
         return total
 
-    def _average_own_gradients(self) -> None:
-        """Averages over processes the gradients of the method's own parameters, as DDP does those of the model."""
-        if self.accelerator.num_processes > 1:
-            for parameter in self.own:
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
-
     def _masks_changed(self) -> None:
         """Makes optimizer and weights obey new masks, and makes sure that all processes have the same."""
         mask_optimizer_state_(self.optimizer, self.parameters, self.method.masks)
         apply_masks_(self.parameters, self.method.masks)
-        if self.accelerator.num_processes > 1:
-            prints = gather_object([fingerprint(self.method.masks)])
-            if len(set(prints)) > 1:
-                raise TrainingError(
-                    f"step {self.step}: the processes disagree on the masks; this is a defect of the method"
-                )
+        check_same_masks(self.accelerator, self.method.masks, self.step)
 
     def _start_afresh(self) -> None:
         """Makes optimizer and averages forget the stage before."""
@@ -327,10 +282,7 @@ class Trainer:
         """Whether to stop now; several processes ask each other now and then, since a signal reaches them apart."""
         if self.accelerator.num_processes == 1:
             return stop.received is not None
-        if self.step % 10:
-            return False
-        flag = torch.tensor([stop.received is not None], device=self.accelerator.device)
-        return bool(self.accelerator.gather(flag).any())
+        return self.step % 10 == 0 and on_any(self.accelerator, stop.received is not None)
 
     def _save(self) -> None:
         self._check_loss()

@@ -47,6 +47,8 @@ LAYERS = (
         "whole_files",
         "checkpoint_files",
         "environment",
+        "processes",
+        "training_settings",
     ),
     (
         "datasets",
