@@ -10,8 +10,9 @@ from pruneexp import experiment
 from pruneexp.cli import compose
 from pruneexp.config import ConfigError
 from pruneexp.datasets.batches import micro_batches
+from pruneexp.failures import TrainingError
+from pruneexp.processes import average_gradients_
 from pruneexp.runs import Run
-from pruneexp.trainer import Trainer, TrainingError
 from shared.runs import dying_after, weights
 
 SMALL = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "dense=none", "logger=none", "device=cpu"]
@@ -46,12 +47,9 @@ def test_gradients_of_parameters_outside_the_model_are_averaged_over_processes()
         def reduce(self, tensor, reduction):
             return {"mean": tensor / 2, "sum": tensor}[reduction]
 
-    trainer = Trainer.__new__(Trainer)
-    trainer.accelerator = Other()
     used, unused = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
-    trainer.own = [used, unused]
     used.grad = torch.tensor([2.0, -4.0])
-    trainer._average_own_gradients()
+    average_gradients_(Other(), [used, unused])
     assert used.grad.tolist() == [1.0, -2.0]
     assert unused.grad is None
 
