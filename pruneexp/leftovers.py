@@ -9,6 +9,8 @@ from pruneexp.locks import NAME, Busy, held
 from pruneexp.naming import run_folder
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+UNFINISHED = (".*.tmp", ".tmp??????")
+"""Files that are being written: ours, and those that safetensors makes of its own while it writes one of ours."""
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -21,9 +23,9 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def _leftovers(folder: Path) -> list[Path]:
-    unfinished = [path for path in folder.glob(".*.tmp") if path.is_file()]  # a folder is an export under way
+    unfinished = [path for pattern in UNFINISHED for path in folder.glob(pattern)]
     checkpoints = [folder / CHECKPOINT, folder / PREVIOUS] if (folder / "summary.json").is_file() else []
-    return [path for path in (*unfinished, *checkpoints) if path.is_file()]
+    return [path for path in (*unfinished, *checkpoints) if path.is_file()]  # a folder is an export under way
 
 
 def finished_earlier(config: Config) -> Config | None:

@@ -23,7 +23,7 @@ with held(Path(sys.argv[1]), wait=False):
     print(flush=True)
     time.sleep(60)
 """
-LEFT = (NAME, CHECKPOINT, PREVIOUS, ".summary.json.123.tmp", "..lock.7.tmp")
+LEFT = (NAME, CHECKPOINT, PREVIOUS, ".summary.json.123.tmp", "..lock.7.tmp", ".tmp94r3DW")
 SUMMARY = {"headline": {"name": "accuracy", "value": 0.5, "split": "test"}, "params": {"prunable": 0}}
 
 
