@@ -33,10 +33,10 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text())
         return
-    if {"-m", "--multirun"} & set(sys.argv[1:]) and "--cfg" in sys.argv[1:]:
+    multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
+    if multirun and "--cfg" in sys.argv[1:]:
         _exit(2, "--cfg: shows the options of one run; leave -m out and give each option one value")
     # Hydra's parser takes no options on both sides of a flag: a=1 -m b=1,2 would end in its usage.
-    multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
     words = [_for_hydra(word, multirun=multirun) for word in sys.argv[1:]]
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exceptions; we print one line instead of Hydra's several
