@@ -1,12 +1,12 @@
 """The plot that every run leaves: its score against its sparsity."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruneexp.report.scores import is_percentage, score_text
+from pruneexp.whole_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,9 +56,8 @@ def accuracy_vs_sparsity(
         x = rows[-1]["sparsity/prunable" if by_sparsity else "epoch"]
         axes.plot([x], [test * scale], color=BLACK, marker="*", markersize=11, linestyle="none", label=label, zorder=4)
     _label(axes, rows, title, metric=metric, by_sparsity=by_sparsity)
-    temporary = path.with_name(f".{path.name}.part")
-    canvas.print_figure(temporary, format="png")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        canvas.print_figure(temporary, format="png")
 
 
 def _draw(axes: "Axes", rows: Sequence[Mapping[str, Any]], x: str, metric: str) -> None:
