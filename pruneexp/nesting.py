@@ -2,18 +2,18 @@
 
 All units of all groups stand in one row, in the order of the groups. A unit that holds a whole group of others (a
 sub-layer its heads) is its *holder*; a weight of an inner unit stays only if both are kept. Holders are not held
-themselves.
+themselves. One group may run *across* all others, as hidden dimensions do: a weight stays if the units of both are kept.
 """
 
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from pruneexp.groups import SliceGroup, merged
+from pruneexp.groups import SliceGroup, common_weights, merged
 from pruneexp.masks import Masks, count_to_prune
 
 
@@ -21,7 +21,9 @@ class Nesting:
     """The row of units.
 
     holder: index of the unit that holds each, -1 for none, shape (units,). own: weights of each that no unit inside it
-    has, int64, shape (units,); all of a head's, but of an attention sub-layer only the bias of its output.
+    has, int64, shape (units,); all of a head's, but of an attention sub-layer only the bias of its output. shared: those
+    of `own` in each of the units that run across (hidden dimensions), all of which have equally many; 0 for the latter,
+    whose `own` is what is in no other unit. is_across: which units these are, bool (units,).
     """
 
     def __init__(self, groups: Iterable[SliceGroup], total: int) -> None:
@@ -31,15 +33,28 @@ class Nesting:
         self.counts = [group.unit_count for group in self.groups.values()]
         device = next(iter(self.groups.values())).slices[0].unit.device
         starts = dict(zip(self.groups, torch.tensor([0, *self.counts]).cumsum(0).tolist(), strict=False))
+        across = next((group for group in self.groups.values() if group.across), None)
         self.holder = torch.full((sum(self.counts),), -1, device=device)
-        self.own = torch.cat([torch.full((group.unit_count,), group.unit_size) for group in self.groups.values()])
-        self.own = self.own.to(device)
+        self.own = self._row(lambda group: group.unit_size, device)
+        self.is_across = self._row(lambda group: int(group.across), device).bool()
+        self.shared = self._row(
+            lambda group: 0 if across in (None, group) else common_weights(group, across) // across.unit_count, device
+        )
         for name, (outer, unit) in self._held().items():
             inner, holder = self.groups[name], starts[outer] + unit
-            self.holder[starts[name] : starts[name] + inner.unit_count] = holder
-            self.own[holder] -= inner.unit_size * inner.unit_count
+            units = slice(starts[name], starts[name] + inner.unit_count)
+            self.holder[units] = holder
+            self.own[holder] -= self.own[units].sum()
+            self.shared[holder] -= self.shared[units].sum()
+        self.own[self.is_across] -= self.shared.sum()
+        self.across = int(self.is_across.sum())
         self.is_holder = torch.zeros_like(self.holder, dtype=torch.bool)
         self.is_holder[self.holder[self.holder >= 0]] = True
+
+    def _row(self, value: Callable[[SliceGroup], int | Tensor], device: torch.device) -> Tensor:
+        """A value for each unit, int64 (units,). value: of a group, one for all its units or one for each."""
+        parts = [torch.as_tensor(value(group)).expand(group.unit_count) for group in self.groups.values()]
+        return torch.cat(parts).to(device)
 
     def _held(self) -> dict[str, tuple[str, int]]:
         """Group -> the other group and its unit that have all the group's parameters."""
@@ -54,7 +69,7 @@ class Nesting:
         held: dict[str, tuple[str, int]] = {}
         for name, group in self.groups.items():
             for outer, units in whole.items():
-                if outer != name and held.get(outer, ("",))[0] != name:
+                if outer != name and not group.across and held.get(outer, ("",))[0] != name:
                     found = {units.get(parameter) for parameter in group.parameters}
                     if len(found) == 1 and None not in found:
                         held[name] = (outer, found.pop())
@@ -73,15 +88,23 @@ class Nesting:
 
         openness: probability that each unit is open, 0 or 1 for a decided one, shape (units,).
 
-        CoFi's code counts 4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (of d features), which
-        spreads the bias of the attention's output over the heads and forgets that of the FFN's output, though both are
-        in its total. Here they belong to the sub-layer. Both agree up to 2 d weights in a layer.
+        With hidden dimensions, of which H are expected to be open of all H0, a unit that is open keeps H / H0 of what it
+        shares with them. CoFi's code counts 4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (of d
+        features), which spreads the bias of the attention's output over the heads and forgets that of the FFN's output,
+        though both are in its total. Here they belong to the sub-layer. Both agree up to 2 d weights in a layer.
         """
-        return ((1 - self.joint(openness)) * self.own.to(openness.dtype)).sum() / self.total
+        joint = self.joint(openness)
+        pruned = ((1 - joint) * self.own.to(openness.dtype)).sum()
+        if self.across:
+            closed = (1 - openness[self.is_across]).sum()
+            pruned = pruned + closed * (joint * self.shared.to(openness.dtype)).sum()
+        return pruned / self.total
 
     def pruned(self, keep: Tensor) -> int:
         """The number of weights that are pruned where `keep` (bool, (units,)) is False."""
-        return int(self.own[~self.joint(keep)].sum())
+        joint = self.joint(keep)
+        closed = int((~keep[self.is_across]).sum())
+        return int(self.own[~joint].sum()) + closed * int(self.shared[joint].sum())
 
     def masks(self, keep: Tensor) -> Masks:
         """The masks of the units that are kept, bool (units,)."""
@@ -96,9 +119,10 @@ class Nesting:
 
     def most(self) -> int:
         """The largest number of weights that can be pruned: all, but one unit of each group without a holder."""
-        return int(self.own.sum()) - sum(
-            int(own[0]) for own, holder, outer in self._by_group() if holder[0] < 0 and not outer.any()
-        )
+        keep = torch.zeros_like(self.is_holder)
+        for units in torch.arange(len(self.own), device=keep.device).split(self.counts):
+            keep[units[0]] = self.holder[units[0]] < 0 and not self.is_holder[units].any()
+        return self.pruned(keep)
 
     def check(self, sparsity: float) -> None:
         """Raises ValueError if so many weights cannot be pruned."""
@@ -108,9 +132,6 @@ class Nesting:
                 f"sparsity={sparsity}: whole units reach {most:.4f} at most, since one has to stay in each group; "
                 "lower it or exclude small layers"
             )
-
-    def _by_group(self) -> Iterable[tuple[Tensor, ...]]:
-        return zip(*(row.split(self.counts) for row in (self.own, self.holder, self.is_holder)), strict=True)
 
     def closest(self, openness: Tensor, sparsity: float) -> Tensor:
         """Which units to keep, bool (units,), to come as close to a sparsity as whole units allow.
@@ -138,12 +159,15 @@ class _Choice:
     """Units that are kept, and the weights that are missing to a target."""
 
     def __init__(self, nesting: Nesting, missing: int) -> None:
-        self.own, self.holder = nesting.own.tolist(), nesting.holder.tolist()
+        self.own, self.shared, self.holder = (row.tolist() for row in (nesting.own, nesting.shared, nesting.holder))
+        self.is_across = nesting.is_across.tolist()
         group_of = [group for group, count in enumerate(nesting.counts) for _ in range(count)]
         # Units whose last one matters: those of one holder, which closes with it, or those of one group without.
         self.team = [outer if outer >= 0 else -1 - group for outer, group in zip(self.holder, group_of, strict=True)]
         self.alive = Counter(self.team)
         self.keep = [True] * len(self.own)
+        self.closed_across = 0  # units that run across and are closed
+        self.open_shared = sum(self.shared)  # the weights of open units that one of them has
         self.missing = missing
 
     def copy(self) -> "_Choice":
@@ -153,20 +177,36 @@ class _Choice:
 
     def price(self, unit: int) -> float:
         """The weights that closing a unit prunes; infinite where it has to stay."""
-        if self.alive[self.team[unit]] > 1:
-            return self.own[unit]
-        return self.own[unit] + self.own[self.holder[unit]] if self.holder[unit] >= 0 else math.inf
+        last = self.alive[self.team[unit]] == 1
+        if self.is_across[unit]:
+            return math.inf if last else self.own[unit] + self.open_shared
+        if not last:
+            return self._weights(unit)
+        return self._weights(unit) + self._weights(self.holder[unit]) if self.holder[unit] >= 0 else math.inf
+
+    def _weights(self, unit: int) -> int:
+        return self.own[unit] - self.closed_across * self.shared[unit]
+
+    def _turn(self, unit: int, by: int) -> None:
+        """Closes a unit (by = -1) or opens it (1), and its holder where it is the last or first one in it."""
+        last = self.alive[self.team[unit]] == (1 if by < 0 else 0)
+        self.keep[unit] = by > 0
+        self.alive[self.team[unit]] += by
+        if self.is_across[unit]:
+            self.closed_across -= by
+        else:
+            held = self.shared[self.holder[unit]] if last and self.holder[unit] >= 0 else 0
+            self.open_shared += by * (self.shared[unit] + held)
 
     def close(self, order: Iterable[int], *, beyond: bool = False) -> None:
         """Closes, in this order, the units that fit into what is missing; beyond: also those that do not."""
         for unit in order:
             if self.missing <= 0:
                 return
-            price = self.price(unit)
-            if self.keep[unit] and (price <= self.missing or beyond):
-                self.keep[unit] = False
-                self.alive[self.team[unit]] -= 1
+            price = self.price(unit) if self.keep[unit] else math.inf
+            if price <= self.missing or (beyond and price < math.inf):
                 self.missing -= price
+                self._turn(unit, -1)
 
     def open(self, order: Iterable[int]) -> None:
         """Opens closed units again, in this order, that fit into what is closed too much."""
@@ -174,10 +214,9 @@ class _Choice:
             if self.missing >= 0:
                 return
             if not self.keep[unit]:
-                self.alive[self.team[unit]] += 1
+                self._turn(unit, 1)
                 price = self.price(unit)
                 if price <= -self.missing:
-                    self.keep[unit] = True
                     self.missing += price
                 else:
-                    self.alive[self.team[unit]] -= 1
+                    self._turn(unit, -1)
