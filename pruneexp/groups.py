@@ -21,13 +21,14 @@ class Group(ABC):
     """Units that compete with each other.
 
     name: of the group, unique in a network. kind: what its units are, for messages and figures. parameters: dense names
-    of all parameters that its units have weights in. unit_size: the weights in each unit. unit_count: the units, of all
-    rows together. row_units: the units of a row.
+    of all parameters that its units have weights in. companion_parameters: of others that lose entries with a unit.
+    unit_size: the weights in each unit. unit_count: the units, of all rows together. row_units: the units of a row.
     """
 
     name: str
     kind: str = "units"
     parameters: tuple[str, ...]
+    companion_parameters: tuple[str, ...] = ()
     unit_size: int
     unit_count: int
     row_units: int
@@ -89,8 +90,8 @@ class Slice:
 class SliceGroup(Group):
     """Units that are slices of several parameters.
 
-    slices: of the prunable weights that die with a unit. scored: of the weights that make up its score. gates: of what a
-    soft mask multiplies, to scale what the unit passes on. switches: of what has to be zero for it to pass on nothing.
+    slices: of the prunable weights that die with a unit. scored: of the weights that make up its score. gates: of what
+    a soft mask multiplies, to scale what the unit passes on. switches: of what has to be zero if it is off.
     companions: of what dies with a unit beside them, in parameters that are no part of what sparsity counts. across:
     whether the units have parts of the units of other groups, as hidden dimensions have of heads.
     """
@@ -120,6 +121,7 @@ class SliceGroup(Group):
         )
         self.norm = norm
         self.parameters = tuple(dict.fromkeys(part.parameter for part in self.slices))
+        self.companion_parameters = tuple(dict.fromkeys(part.parameter for part in self.companions))
         self.shapes = {part.parameter: tensors[part.parameter].shape for part in (*self.slices, *self.companions)}
         self.unit_count = self.row_units = 1 + max(int(part.unit.max()) for part in self.slices)
         self.unit_size = _weights(self.slices, tensors) // self.unit_count

@@ -2,12 +2,10 @@
 
 All units of all groups stand in one row, in the order of the groups. A unit that holds a whole group of others (a
 sub-layer its heads) is its *holder*; a weight of an inner unit stays only if both are kept. Holders are not held
-themselves. One group may run *across* all others, as hidden dimensions do: a weight stays if the units of both are kept.
+themselves. One group may run *across* all others, as hidden dimensions do: a weight stays if both its units are kept.
 """
 
-import copy
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 import torch
@@ -15,15 +13,16 @@ from torch import Tensor
 
 from pruneexp.groups import SliceGroup, common_weights, merged
 from pruneexp.masks import Masks, count_to_prune
+from pruneexp.unit_choice import Choice
 
 
 class Nesting:
     """The row of units.
 
     holder: index of the unit that holds each, -1 for none, shape (units,). own: weights of each that no unit inside it
-    has, int64, shape (units,); all of a head's, but of an attention sub-layer only the bias of its output. shared: those
-    of `own` in each of the units that run across (hidden dimensions), all of which have equally many; 0 for the latter,
-    whose `own` is what is in no other unit. is_across: which units these are, bool (units,).
+    has, int64, shape (units,); all of a head's, but of an attention sub-layer only the bias of its output. shared: how
+    many of `own` each of the units that run across has (hidden dimensions, which are all alike); 0 for these, whose
+    `own` is what is in no other unit. is_across: which units these are, bool (units,).
     """
 
     def __init__(self, groups: Iterable[SliceGroup], total: int) -> None:
@@ -88,10 +87,10 @@ class Nesting:
 
         openness: probability that each unit is open, 0 or 1 for a decided one, shape (units,).
 
-        With hidden dimensions, of which H are expected to be open of all H0, a unit that is open keeps H / H0 of what it
-        shares with them. CoFi's code counts 4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (of d
-        features), which spreads the bias of the attention's output over the heads and forgets that of the FFN's output,
-        though both are in its total. Here they belong to the sub-layer. Both agree up to 2 d weights in a layer.
+        Where hidden dimensions are closed, an open unit loses what it shares with them, as in CoFi. CoFi's code counts
+        4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (of d features), which spreads the bias of the
+        attention's output over the heads and forgets that of the FFN's output, though both are in its total. Here they
+        belong to the sub-layer. Both agree up to 2 d weights in a layer.
         """
         joint = self.joint(openness)
         pruned = ((1 - joint) * self.own.to(openness.dtype)).sum()
@@ -143,7 +142,14 @@ class Nesting:
         """
         order = self.joint(openness).argsort(descending=True, stable=True).flip(0)
         order = order[~self.is_holder[order]].tolist()
-        best = _Choice(self, count_to_prune(sparsity, self.total))
+        best = Choice(
+            self.own,
+            self.shared,
+            self.holder,
+            self.is_across,
+            self.counts,
+            missing=count_to_prune(sparsity, self.total),
+        )
         best.close(order)
         closable = [unit for unit in order if best.keep[unit] and best.price(unit) < math.inf]
         for unit in {*closable[:1], min(closable, key=best.price)} if closable and best.missing else ():
@@ -153,70 +159,3 @@ class Nesting:
             if abs(other.missing) < abs(best.missing):
                 best = other
         return self.without_empty_holders(torch.tensor(best.keep, device=openness.device))
-
-
-class _Choice:
-    """Units that are kept, and the weights that are missing to a target."""
-
-    def __init__(self, nesting: Nesting, missing: int) -> None:
-        self.own, self.shared, self.holder = (row.tolist() for row in (nesting.own, nesting.shared, nesting.holder))
-        self.is_across = nesting.is_across.tolist()
-        group_of = [group for group, count in enumerate(nesting.counts) for _ in range(count)]
-        # Units whose last one matters: those of one holder, which closes with it, or those of one group without.
-        self.team = [outer if outer >= 0 else -1 - group for outer, group in zip(self.holder, group_of, strict=True)]
-        self.alive = Counter(self.team)
-        self.keep = [True] * len(self.own)
-        self.closed_across = 0  # units that run across and are closed
-        self.open_shared = sum(self.shared)  # the weights of open units that one of them has
-        self.missing = missing
-
-    def copy(self) -> "_Choice":
-        other = copy.copy(self)
-        other.alive, other.keep = self.alive.copy(), list(self.keep)
-        return other
-
-    def price(self, unit: int) -> float:
-        """The weights that closing a unit prunes; infinite where it has to stay."""
-        last = self.alive[self.team[unit]] == 1
-        if self.is_across[unit]:
-            return math.inf if last else self.own[unit] + self.open_shared
-        if not last:
-            return self._weights(unit)
-        return self._weights(unit) + self._weights(self.holder[unit]) if self.holder[unit] >= 0 else math.inf
-
-    def _weights(self, unit: int) -> int:
-        return self.own[unit] - self.closed_across * self.shared[unit]
-
-    def _turn(self, unit: int, by: int) -> None:
-        """Closes a unit (by = -1) or opens it (1), and its holder where it is the last or first one in it."""
-        last = self.alive[self.team[unit]] == (1 if by < 0 else 0)
-        self.keep[unit] = by > 0
-        self.alive[self.team[unit]] += by
-        if self.is_across[unit]:
-            self.closed_across -= by
-        else:
-            held = self.shared[self.holder[unit]] if last and self.holder[unit] >= 0 else 0
-            self.open_shared += by * (self.shared[unit] + held)
-
-    def close(self, order: Iterable[int], *, beyond: bool = False) -> None:
-        """Closes, in this order, the units that fit into what is missing; beyond: also those that do not."""
-        for unit in order:
-            if self.missing <= 0:
-                return
-            price = self.price(unit) if self.keep[unit] else math.inf
-            if price <= self.missing or (beyond and price < math.inf):
-                self.missing -= price
-                self._turn(unit, -1)
-
-    def open(self, order: Iterable[int]) -> None:
-        """Opens closed units again, in this order, that fit into what is closed too much."""
-        for unit in order:
-            if self.missing >= 0:
-                return
-            if not self.keep[unit]:
-                self._turn(unit, 1)
-                price = self.price(unit)
-                if price <= -self.missing:
-                    self.missing += price
-                else:
-                    self._turn(unit, -1)

@@ -84,7 +84,7 @@ def _auxiliary_summary(trainer: Trainer, name: str, masks: Masks) -> Summary:
         "examples": _examples(auxiliary.splits),
         "weight": auxiliary.weight,
         "batch_size": auxiliary.batch_size,
-        "mask": compared(read_masks(trainer.run.folder, name), masks, trainer.parameters),
+        "mask": compared(read_masks(trainer.run.folder, name), masks, trainer.method.weights),
     }
 
 
