@@ -88,7 +88,7 @@ class Nesting:
         openness: probability that each unit is open, 0 or 1 for a decided one, shape (units,).
 
         Where hidden dimensions are closed, an open unit loses what it shares with them, as in CoFi. CoFi's code counts
-        4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (of d features), which spreads the bias of the
+        4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (d features), which spreads the bias of the
         attention's output over the heads and forgets that of the FFN's output, though both are in its total. Here they
         belong to the sub-layer. Both agree up to 2 d weights in a layer.
         """
