@@ -21,13 +21,14 @@ class Group(ABC):
     """Units that compete with each other.
 
     name: of the group, unique in a network. kind: what its units are, for messages and figures. parameters: dense names
-    of all parameters that its units have weights in. unit_size: the weights in each unit. unit_count: the units, of all
-    rows together. row_units: the units of a row.
+    of all parameters that its units have weights in. companion_parameters: of others that lose entries with a unit.
+    unit_size: the weights in each unit. unit_count: the units, of all rows together. row_units: the units of a row.
     """
 
     name: str
     kind: str = "units"
     parameters: tuple[str, ...]
+    companion_parameters: tuple[str, ...] = ()
     unit_size: int
     unit_count: int
     row_units: int
@@ -89,8 +90,10 @@ class Slice:
 class SliceGroup(Group):
     """Units that are slices of several parameters.
 
-    slices: of everything that dies with a unit. scored: of the weights that make up its score. gates: of what a soft
-    mask multiplies, to scale what the unit passes on. switches: of what has to be zero for it to pass on nothing.
+    slices: of the prunable weights that die with a unit. scored: of the weights that make up its score. gates: of what
+    a soft mask multiplies, to scale what the unit passes on. switches: of what has to be zero if it is off.
+    companions: of what dies with a unit beside them, in parameters that are no part of what sparsity counts. across:
+    whether the units have parts of the units of other groups, as hidden dimensions have of heads.
     """
 
     def __init__(
@@ -102,20 +105,24 @@ class SliceGroup(Group):
         scored: Iterable[Slice],
         gates: Iterable[Slice],
         switches: Iterable[Slice] | None = None,
+        companions: Iterable[Slice] = (),
         norm: "Norm",
         kind: str = "units",
+        across: bool = False,
     ) -> None:
         """tensors: the parameters by name. switches: None for the gates."""
         self.name = name
         self.kind = kind
+        self.across = across
         gates = list(gates)
-        self.slices, self.scored, self.gates, self.switches = (
+        self.slices, self.scored, self.gates, self.switches, self.companions = (
             tuple(Slice(part.parameter, part.dim, part.unit.to(tensors[part.parameter].device)) for part in parts)
-            for parts in (slices, scored, gates, gates if switches is None else switches)
+            for parts in (slices, scored, gates, gates if switches is None else switches, companions)
         )
         self.norm = norm
         self.parameters = tuple(dict.fromkeys(part.parameter for part in self.slices))
-        self.dims = {name: tensors[name].dim() for name in self.parameters}
+        self.companion_parameters = tuple(dict.fromkeys(part.parameter for part in self.companions))
+        self.shapes = {part.parameter: tensors[part.parameter].shape for part in (*self.slices, *self.companions)}
         self.unit_count = self.row_units = 1 + max(int(part.unit.max()) for part in self.slices)
         self.unit_size = _weights(self.slices, tensors) // self.unit_count
         self.fan_in = _weights(self.scored, tensors) // self.unit_count
@@ -132,10 +139,10 @@ class SliceGroup(Group):
         return self.norm.finish(total, self.fan_in)[None]
 
     def masks(self, keep: Tensor) -> Masks:
-        """Masks that broadcast to each parameter."""
+        """Masks that broadcast to each parameter, companions included."""
         masks: Masks = {}
-        for part in self.slices:
-            mask = part.expand(keep[0], self.dims[part.parameter])
+        for part in (*self.slices, *self.companions):
+            mask = part.expand(keep[0], len(self.shapes[part.parameter]))
             masks[part.parameter] = masks[part.parameter] & mask if part.parameter in masks else mask
         return masks
 
@@ -175,6 +182,19 @@ NORMS = ("l2", "l2/fan_in", "l1", "l1/fan_in")
 def _weights(slices: Iterable[Slice], tensors: Mapping[str, Tensor]) -> int:
     """The weights in all units together."""
     return sum(int((part.unit >= 0).sum()) * (tensors[part.parameter].numel() // len(part.unit)) for part in slices)
+
+
+def common_weights(group: SliceGroup, across: SliceGroup) -> Tensor:
+    """The weights that each unit of a group has in common with all units of another one, int64, shape (units,)."""
+    counts = torch.zeros(group.unit_count + 1, dtype=torch.int64, device=group.slices[0].unit.device)
+    others = {(part.parameter, part.dim): part.unit >= 0 for part in across.slices}
+    for part in group.slices:
+        for (parameter, dim), theirs in others.items():
+            if parameter == part.parameter:
+                size = group.shapes[parameter].numel() // len(part.unit)
+                each = theirs * size if dim == part.dim else int(theirs.sum()) * size // len(theirs)
+                counts.index_add_(0, part.unit.remainder(len(counts)), torch.zeros_like(part.unit) + each)
+    return counts[:-1]
 
 
 def merged(parts: Iterable[Masks]) -> Masks:

@@ -63,8 +63,9 @@ def mask_optimizer_state_(optimizer: torch.optim.Optimizer, parameters: Mapping[
 
 
 def zeros(masks: Masks, parameters: Mapping[str, Tensor]) -> int:
-    """The number of weights that the masks prune, broadcast masks counted in full."""
-    return sum(parameters[name].numel() // mask.numel() * int((~mask).sum()) for name, mask in masks.items())
+    """The number of weights in `parameters` that the masks prune, broadcast masks counted in full."""
+    pruned = ((parameters[name].numel() // mask.numel(), ~mask) for name, mask in masks.items() if name in parameters)
+    return sum(copies * int(mask.sum()) for copies, mask in pruned)
 
 
 def sparsity(masks: Masks, parameters: Mapping[str, Tensor]) -> float:

@@ -2,26 +2,27 @@
 
 All units of all groups stand in one row, in the order of the groups. A unit that holds a whole group of others (a
 sub-layer its heads) is its *holder*; a weight of an inner unit stays only if both are kept. Holders are not held
-themselves.
+themselves. One group may run *across* all others, as hidden dimensions do: a weight stays if both its units are kept.
 """
 
-import copy
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from pruneexp.groups import SliceGroup, merged
+from pruneexp.groups import SliceGroup, common_weights, merged
 from pruneexp.masks import Masks, count_to_prune
+from pruneexp.unit_choice import Choice
 
 
 class Nesting:
     """The row of units.
 
     holder: index of the unit that holds each, -1 for none, shape (units,). own: weights of each that no unit inside it
-    has, int64, shape (units,); all of a head's, but of an attention sub-layer only the bias of its output.
+    has, int64, shape (units,); all of a head's, but of an attention sub-layer only the bias of its output. shared: how
+    many of `own` each of the units that run across has (hidden dimensions, which are all alike); 0 for these, whose
+    `own` is what is in no other unit. is_across: which units these are, bool (units,).
     """
 
     def __init__(self, groups: Iterable[SliceGroup], total: int) -> None:
@@ -31,15 +32,28 @@ class Nesting:
         self.counts = [group.unit_count for group in self.groups.values()]
         device = next(iter(self.groups.values())).slices[0].unit.device
         starts = dict(zip(self.groups, torch.tensor([0, *self.counts]).cumsum(0).tolist(), strict=False))
+        across = next((group for group in self.groups.values() if group.across), None)
         self.holder = torch.full((sum(self.counts),), -1, device=device)
-        self.own = torch.cat([torch.full((group.unit_count,), group.unit_size) for group in self.groups.values()])
-        self.own = self.own.to(device)
+        self.own = self._row(lambda group: group.unit_size, device)
+        self.is_across = self._row(lambda group: int(group.across), device).bool()
+        self.shared = self._row(
+            lambda group: 0 if across in (None, group) else common_weights(group, across) // across.unit_count, device
+        )
         for name, (outer, unit) in self._held().items():
             inner, holder = self.groups[name], starts[outer] + unit
-            self.holder[starts[name] : starts[name] + inner.unit_count] = holder
-            self.own[holder] -= inner.unit_size * inner.unit_count
+            units = slice(starts[name], starts[name] + inner.unit_count)
+            self.holder[units] = holder
+            self.own[holder] -= self.own[units].sum()
+            self.shared[holder] -= self.shared[units].sum()
+        self.own[self.is_across] -= self.shared.sum()
+        self.across = int(self.is_across.sum())
         self.is_holder = torch.zeros_like(self.holder, dtype=torch.bool)
         self.is_holder[self.holder[self.holder >= 0]] = True
+
+    def _row(self, value: Callable[[SliceGroup], int | Tensor], device: torch.device) -> Tensor:
+        """A value for each unit, int64 (units,). value: of a group, one for all its units or one for each."""
+        parts = [torch.as_tensor(value(group)).expand(group.unit_count) for group in self.groups.values()]
+        return torch.cat(parts).to(device)
 
     def _held(self) -> dict[str, tuple[str, int]]:
         """Group -> the other group and its unit that have all the group's parameters."""
@@ -54,7 +68,7 @@ class Nesting:
         held: dict[str, tuple[str, int]] = {}
         for name, group in self.groups.items():
             for outer, units in whole.items():
-                if outer != name and held.get(outer, ("",))[0] != name:
+                if outer != name and not group.across and held.get(outer, ("",))[0] != name:
                     found = {units.get(parameter) for parameter in group.parameters}
                     if len(found) == 1 and None not in found:
                         held[name] = (outer, found.pop())
@@ -73,15 +87,23 @@ class Nesting:
 
         openness: probability that each unit is open, 0 or 1 for a decided one, shape (units,).
 
-        CoFi's code counts 4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (of d features), which
-        spreads the bias of the attention's output over the heads and forgets that of the FFN's output, though both are
-        in its total. Here they belong to the sub-layer. Both agree up to 2 d weights in a layer.
+        Where hidden dimensions are closed, an open unit loses what it shares with them, as in CoFi. CoFi's code counts
+        4 d (d + 1) / heads weights for a head and 2 d + 1 for an FFN unit (d features), which spreads the bias of the
+        attention's output over the heads and forgets that of the FFN's output, though both are in its total. Here they
+        belong to the sub-layer. Both agree up to 2 d weights in a layer.
         """
-        return ((1 - self.joint(openness)) * self.own.to(openness.dtype)).sum() / self.total
+        joint = self.joint(openness)
+        pruned = ((1 - joint) * self.own.to(openness.dtype)).sum()
+        if self.across:
+            closed = (1 - openness[self.is_across]).sum()
+            pruned = pruned + closed * (joint * self.shared.to(openness.dtype)).sum()
+        return pruned / self.total
 
     def pruned(self, keep: Tensor) -> int:
         """The number of weights that are pruned where `keep` (bool, (units,)) is False."""
-        return int(self.own[~self.joint(keep)].sum())
+        joint = self.joint(keep)
+        closed = int((~keep[self.is_across]).sum())
+        return int(self.own[~joint].sum()) + closed * int(self.shared[joint].sum())
 
     def masks(self, keep: Tensor) -> Masks:
         """The masks of the units that are kept, bool (units,)."""
@@ -96,9 +118,10 @@ class Nesting:
 
     def most(self) -> int:
         """The largest number of weights that can be pruned: all, but one unit of each group without a holder."""
-        return int(self.own.sum()) - sum(
-            int(own[0]) for own, holder, outer in self._by_group() if holder[0] < 0 and not outer.any()
-        )
+        keep = torch.zeros_like(self.is_holder)
+        for units in torch.arange(len(self.own), device=keep.device).split(self.counts):
+            keep[units[0]] = self.holder[units[0]] < 0 and not self.is_holder[units].any()
+        return self.pruned(keep)
 
     def check(self, sparsity: float) -> None:
         """Raises ValueError if so many weights cannot be pruned."""
@@ -108,9 +131,6 @@ class Nesting:
                 f"sparsity={sparsity}: whole units reach {most:.4f} at most, since one has to stay in each group; "
                 "lower it or exclude small layers"
             )
-
-    def _by_group(self) -> Iterable[tuple[Tensor, ...]]:
-        return zip(*(row.split(self.counts) for row in (self.own, self.holder, self.is_holder)), strict=True)
 
     def closest(self, openness: Tensor, sparsity: float) -> Tensor:
         """Which units to keep, bool (units,), to come as close to a sparsity as whole units allow.
@@ -122,7 +142,14 @@ class Nesting:
         """
         order = self.joint(openness).argsort(descending=True, stable=True).flip(0)
         order = order[~self.is_holder[order]].tolist()
-        best = _Choice(self, count_to_prune(sparsity, self.total))
+        best = Choice(
+            self.own,
+            self.shared,
+            self.holder,
+            self.is_across,
+            self.counts,
+            missing=count_to_prune(sparsity, self.total),
+        )
         best.close(order)
         closable = [unit for unit in order if best.keep[unit] and best.price(unit) < math.inf]
         for unit in {*closable[:1], min(closable, key=best.price)} if closable and best.missing else ():
@@ -132,52 +159,3 @@ class Nesting:
             if abs(other.missing) < abs(best.missing):
                 best = other
         return self.without_empty_holders(torch.tensor(best.keep, device=openness.device))
-
-
-class _Choice:
-    """Units that are kept, and the weights that are missing to a target."""
-
-    def __init__(self, nesting: Nesting, missing: int) -> None:
-        self.own, self.holder = nesting.own.tolist(), nesting.holder.tolist()
-        group_of = [group for group, count in enumerate(nesting.counts) for _ in range(count)]
-        # Units whose last one matters: those of one holder, which closes with it, or those of one group without.
-        self.team = [outer if outer >= 0 else -1 - group for outer, group in zip(self.holder, group_of, strict=True)]
-        self.alive = Counter(self.team)
-        self.keep = [True] * len(self.own)
-        self.missing = missing
-
-    def copy(self) -> "_Choice":
-        other = copy.copy(self)
-        other.alive, other.keep = self.alive.copy(), list(self.keep)
-        return other
-
-    def price(self, unit: int) -> float:
-        """The weights that closing a unit prunes; infinite where it has to stay."""
-        if self.alive[self.team[unit]] > 1:
-            return self.own[unit]
-        return self.own[unit] + self.own[self.holder[unit]] if self.holder[unit] >= 0 else math.inf
-
-    def close(self, order: Iterable[int], *, beyond: bool = False) -> None:
-        """Closes, in this order, the units that fit into what is missing; beyond: also those that do not."""
-        for unit in order:
-            if self.missing <= 0:
-                return
-            price = self.price(unit)
-            if self.keep[unit] and (price <= self.missing or beyond):
-                self.keep[unit] = False
-                self.alive[self.team[unit]] -= 1
-                self.missing -= price
-
-    def open(self, order: Iterable[int]) -> None:
-        """Opens closed units again, in this order, that fit into what is closed too much."""
-        for unit in order:
-            if self.missing >= 0:
-                return
-            if not self.keep[unit]:
-                self.alive[self.team[unit]] += 1
-                price = self.price(unit)
-                if price <= -self.missing:
-                    self.keep[unit] = True
-                    self.missing += price
-                else:
-                    self.alive[self.team[unit]] -= 1

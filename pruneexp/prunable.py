@@ -16,8 +16,10 @@ logger = logging.getLogger("pruneexp")
 
 def groups_of(
     model: nn.Module, pattern: Pattern, exclude: Iterable[str], example: Callable[[], Any]
-) -> tuple[dict[str, Group], dict[str, nn.Parameter]]:
+) -> tuple[dict[str, Group], dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """The groups that a pattern makes of the prunable weights, by name, and all parameters in them, by dense name.
+
+    The last are parameters that lose entries with the groups' units without being counted (`SliceGroup.companions`).
 
     example: gives inputs that the network takes, for patterns that follow a forward pass.
 
@@ -36,7 +38,8 @@ def groups_of(
     weights = {name: parameters[name] for name in dict.fromkeys(names)}
     if left := sorted(candidates.keys() - weights.keys()):
         logger.info("left dense, since the pattern does not fit them: %s", ", ".join(left))
-    return groups, weights
+    companions = dict.fromkeys(name for group in groups.values() for name in group.companion_parameters)
+    return groups, weights, {name: parameters[name] for name in companions if name not in weights}
 
 
 def prunable(model: nn.Module, exclude: Iterable[str]) -> dict[str, nn.Parameter]:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from pruneexp.groups import Group, Norm, Slice, SliceGroup
 from pruneexp.models.encoder_layers import encoder_layers, unit_groups
 from pruneexp.models.errors import first_line
+from pruneexp.models.hidden_units import KIND, hidden_group
 from pruneexp.models.parts import parts
 from pruneexp.patterns import Pattern
 from pruneexp.surgery.channel_groups import channel_groups
 
-UNITS = ("heads", "ffn", "attention_layers", "ffn_layers")
+UNITS = ("heads", "ffn", "attention_layers", "ffn_layers", "hidden")
 
 
 class Channel(Pattern):
@@ -100,13 +101,14 @@ class InputChannel(Pattern):
 
 
 class Transformer(Pattern):
-    """Units of a transformer encoder: heads and FFN units, or whole sub-layers."""
+    """Units of a transformer encoder: heads and FFN units, whole sub-layers, or hidden dimensions."""
 
     def __init__(self, *, units: list[str], norm: str) -> None:
         """Keeps the arguments.
 
-        units: any of "heads", "ffn" (units of the feed-forward layers), "attention_layers", "ffn_layers". norm: what
-        ranks them, a name of `pruneexp.groups.Norm`, over all their weights.
+        units: any of "heads", "ffn" (units of the feed-forward layers), "attention_layers", "ffn_layers", "hidden"
+        (dimensions of the residual stream). norm: what ranks them, a name of `pruneexp.groups.Norm`, over all their
+        weights.
 
         Raises:
             ValueError: no or an unknown kind of unit, or an unknown norm.
@@ -116,6 +118,8 @@ class Transformer(Pattern):
         nested = [pair for pair in (("heads", "attention_layers"), ("ffn", "ffn_layers")) if set(pair) <= set(units)]
         if nested:
             self.overlap = f"pattern.units={units}: {nested[0][0]} are part of {nested[0][1]}"
+        elif KIND in units and len(units) > 1:
+            self.overlap = f"pattern.units={units}: hidden dimensions run through all others"
         self.units = units
         self.norm = Norm(norm)
 
@@ -123,14 +127,16 @@ class Transformer(Pattern):
         """The groups of units whose weights may all be pruned.
 
         Raises:
-            ValueError: there is no encoder of a known kind.
+            ValueError: there is no encoder of a known kind, or its hidden dimensions cannot go.
         """
         if not encoder_layers(model):
             raise ValueError(
                 f"pattern.units={self.units}: {type(model).__name__} has no encoder layers named as in BERT, RoBERTa "
                 "or DistilBERT; take another model or pattern=unstructured"
             )
-        return [group for kind in self.units for group in unit_groups(model, kind, self.norm, weights)]
+        kinds = [kind for kind in self.units if kind != KIND]
+        found: list[Group] = [group for kind in kinds for group in unit_groups(model, kind, self.norm, weights)]
+        return [*found, hidden_group(model, self.norm, weights)] if KIND in self.units else found
 
 
 class Structured(Pattern):

@@ -36,7 +36,7 @@ def summarise(
     parameters = dict(model.named_parameters())
     total = sum(parameter.numel() for parameter in parameters.values())
     nonzero = sum(int(parameter.count_nonzero()) for parameter in parameters.values())
-    prunable = [parameters[name] for name in trainer.parameters]
+    prunable = [parameters[name] for name in trainer.method.weights]
     zeros = sum(parameter.numel() - int(parameter.count_nonzero()) for parameter in prunable)
     last = this_run.rows()[-1] if this_run.is_main else {}
     validation = {key.removeprefix("validation/"): last[key] for key in last if key.startswith("validation/")}
@@ -84,7 +84,7 @@ def _auxiliary_summary(trainer: Trainer, name: str, masks: Masks) -> Summary:
         "examples": _examples(auxiliary.splits),
         "weight": auxiliary.weight,
         "batch_size": auxiliary.batch_size,
-        "mask": compared(read_masks(trainer.run.folder, name), masks, trainer.parameters),
+        "mask": compared(read_masks(trainer.run.folder, name), masks, trainer.method.weights),
     }
 
 

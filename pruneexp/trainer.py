@@ -124,7 +124,8 @@ class Trainer:
         state = self.run.restore(self.accelerator.device)
         self.method.setup(self.model, self._setting())
         self.stages = Stages(self.method.stages(), self.timeline.total_steps)
-        self.parameters = {name: stored_parameter(self.model, name) for name in self.method.weights}
+        masked = (*self.method.weights, *self.method.companions)
+        self.parameters = {name: stored_parameter(self.model, name) for name in masked}
         own_groups = self.method.param_groups()
         optimizer = self.recipe.build(self.trained, own_groups)
         known = {id(parameter) for parameter in self.trained.parameters()}
@@ -253,7 +254,7 @@ class Trainer:
         self.progress.evaluated = time.monotonic()
 
     def _row(self, validation: dict[str, float], seconds: float) -> dict[str, Any]:
-        prunable = sum(parameter.numel() for parameter in self.parameters.values())
+        prunable = sum(parameter.numel() for parameter in self.method.weights.values())
         sparsity = self.method.sparsity()
         row = {
             "step": self.step,
@@ -305,4 +306,4 @@ class Trainer:
         self.model._compiled_call_impl = None  # what `compile()` set: nothing is left that would repay compiling again
         masks = self.method.finalize()
         apply_masks_(dict(self.model.named_parameters()), masks)
-        return masks
+        return {name: mask for name, mask in masks.items() if name not in self.method.companions}

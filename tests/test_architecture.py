@@ -25,6 +25,7 @@ LAYERS = (
         "gate_options",
         "gated_units",
         "nesting",
+        "unit_choice",
         "stages",
         "patterns",
         "budgets",

@@ -15,8 +15,10 @@ from pruneexp.cli import compose
 from pruneexp.experiment import run
 from pruneexp.export.command import main
 from pruneexp.export.table import time_text
+from pruneexp.models.hidden_stream import hidden_stream
 from pruneexp.surgery.encoders import attentions, feed_forwards
 from pruneexp.surgery.packed import load_packed
+from pruneexp.surgery.shrink import shrink
 from pruneexp.tasks.base import predict
 
 SMALL = ["epochs=1", "dense=none", "logger=none", "device=cpu", "method=magnitude", "sparsity=0.3"]
@@ -39,7 +41,7 @@ def edited(source, folder, masks):
     save_file(state, folder / "model.safetensors")
     save_file({name: mask.clone() for name, mask in masks.items()}, folder / "masks.safetensors")
     summary = json.loads((folder / "summary.json").read_text())
-    del summary["sha256"]  # as in runs of the first version; with it the edit would be noticed
+    summary.pop("sha256", None)  # as in runs of the first version; with it the edit would be noticed
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
@@ -80,6 +82,19 @@ def text_run(tmp_path_factory):
         kept = torch.arange(first.out_features) % 4 == 0
         masks |= {names[first.weight]: kept[:, None], names[first.bias]: kept, names[second.weight]: kept[None]}
     return edited(source, tmp_path_factory.mktemp("heads") / "run", masks)
+
+
+@pytest.fixture(scope="session")
+def hidden_run(text_run, tmp_path_factory):
+    """The same without every third of its hidden dimensions."""
+    stream, masks = hidden_stream(pruneexp.load(text_run)), load_file(text_run / "masks.safetensors")
+    kept = torch.arange(stream.width) % 3 > 0
+    for name in (*stream.embeddings, *stream.writers, *stream.norms):
+        rows = kept[None] if name in stream.embeddings else kept[:, None] if name in stream.writers else kept
+        masks[f"{name}.weight"] = rows & masks.get(f"{name}.weight", torch.tensor(True))
+        if name not in stream.embeddings:
+            masks[f"{name}.bias"] = kept
+    return edited(text_run, tmp_path_factory.mktemp("hidden") / "run", masks)
 
 
 def outputs(network, inputs):
@@ -139,9 +154,9 @@ def test_a_text_model_loads_without_a_run_and_not_by_from_pretrained(text_run, t
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "small")
 
 
-@pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_run_whose_own_model_was_shrunk_loads(kind, channel_run, text_run, tmp_path):
-    run = channel_run if kind == "image" else text_run
+@pytest.mark.parametrize("kind", ["image", "text", "hidden"])
+def test_a_run_whose_own_model_was_shrunk_loads(kind, channel_run, text_run, hidden_run, tmp_path):
+    run = {"image": channel_run, "text": text_run, "hidden": hidden_run}[kind]
     main([str(run), *FAST, "--output", str(tmp_path / "out")])
     folder = without(run, tmp_path / "run")
     for name in ("model.safetensors", "structure.json"):
@@ -151,6 +166,27 @@ def test_a_run_whose_own_model_was_shrunk_loads(kind, channel_run, text_run, tmp
     x = torch.randn(4, 1, 8, 8).double() if kind == "image" else {"input_ids": ids, "attention_mask": ids > 0}
     assert torch.equal(outputs(again, x), outputs(small, x))
     assert not again.training
+
+
+def test_a_text_model_without_hidden_dimensions(hidden_run, text_run, tmp_path):
+    """Beside them the first layer has no heads, the second one head less, and both a quarter of their units."""
+    main([str(hidden_run), *FAST, "--output", str(tmp_path / "small")])
+    record = json.loads((tmp_path / "small" / "export.json").read_text())
+    _, masked, small = record["rows"]
+    assert record["kept"] == []
+    assert record["relative_error"] <= 1e-12
+    assert masked["score"] == small["score"]
+    network, dense = pruneexp.load(tmp_path / "small"), pruneexp.load(hidden_run)
+    ids = torch.randint(5, 50, (3, 11))
+    inputs = {"input_ids": ids, "attention_mask": ids > 20}
+    torch.testing.assert_close(outputs(network, inputs), outputs(dense, inputs), rtol=1e-10, atol=1e-10)
+    config = dense.config
+    width, head, units = config.hidden_size, config.hidden_size // config.num_attention_heads, config.intermediate_size
+    columns = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + width  # embeddings, pooler
+    layers = [6 + 4 * left + 2 * (units // 4) for left in (0, width - head)]  # projections; 2 biases and 2 norms
+    whole = shrink(pruneexp.load(text_run), {}, inputs)
+    removed = sum(net.numel() for net in whole.parameters()) - small["parameters"]
+    assert removed == (width + 2) // 3 * (columns + 2 + sum(layers))
 
 
 def test_an_export_is_replaced_and_other_folders_are_not(channel_run, tmp_path, capsys):

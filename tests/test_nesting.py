@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from pruneexp.groups import Norm, Slice, SliceGroup
 from pruneexp.masks import apply_masks_, zeros
 from pruneexp.models.encoder_layers import unit_groups
+from pruneexp.models.hidden_units import hidden_group
 from pruneexp.nesting import Nesting
 from pruneexp.surgery.channel_groups import channel_groups
 from pruneexp.surgery.shrink import shrink
 
 KINDS = ("attention_layers", "heads", "ffn_layers", "ffn")
+WITH_HIDDEN = (*KINDS, "hidden")
 
 
 def bert(**sizes):
@@ -30,7 +32,8 @@ def distilbert():
 
 
 def nesting_of(model, kinds=KINDS):
-    groups = [group for kind in kinds for group in unit_groups(model, kind, Norm("l2"))]
+    groups = [group for kind in kinds if kind != "hidden" for group in unit_groups(model, kind, Norm("l2"))]
+    groups += [hidden_group(model, Norm("l2"))] if "hidden" in kinds else []
     parameters = dict(model.named_parameters())
     weights = {name: parameters[name] for group in groups for name in group.parameters}
     return Nesting(groups, sum(weight.numel() for weight in weights.values())), weights
@@ -71,7 +74,32 @@ def test_expected_size_is_cofis_but_for_the_two_output_biases(base_layer):
     assert float(1 - base_layer.sparsity(openness)) * base_layer.total == pytest.approx(cofi + biases, abs=1e-3)
 
 
-@pytest.mark.parametrize("make", [lambda: nesting_of(bert()), lambda: nesting_of(distilbert()), resnet])
+def test_expected_size_with_hidden_dimensions_is_cofis_but_for_the_biases():
+    """CoFi: each head has 196,864 weights and each FFN unit 1,537 (here 1,536), spread over 768 hidden dimensions."""
+    sizes = {"hidden_size": 768, "num_hidden_layers": 1, "num_attention_heads": 12, "intermediate_size": 3072}
+    nesting, _ = nesting_of(bert(**sizes), WITH_HIDDEN)
+    openness = torch.rand(len(nesting.own), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = nesting.split(openness)
+    hidden = float(parts.pop("hidden").sum())
+    (mha,), heads, (ffn,), units = parts.values()
+    matrices = float(mha * heads.sum() * 4 * 64 + ffn * units.sum() * 2) * hidden
+    biases = float(mha * heads.sum() * 3 * 64 + ffn * units.sum()) + float(mha + ffn) * hidden
+    assert float(1 - nesting.sparsity(openness)) * nesting.total == pytest.approx(matrices + biases, abs=1e-3)
+    assert nesting.total == 85_017_600 // 12
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nesting_of(bert()),
+        lambda: nesting_of(distilbert()),
+        lambda: nesting_of(bert(), WITH_HIDDEN),
+        lambda: nesting_of(distilbert(), WITH_HIDDEN),
+        lambda: nesting_of(bert(), ("heads", "hidden")),
+        lambda: nesting_of(bert(), ("hidden",)),
+        resnet,
+    ],
+)
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
 def test_the_expected_sparsity_of_decided_gates_is_that_of_their_masks(make, share):
     nesting, weights = make()
@@ -94,8 +122,9 @@ def test_a_closed_sub_layer_loses_every_weight_and_the_bias_of_its_output():
     assert zeros(masks, weights) == nesting.pruned(keep) == 4 * (12 * 12 + 12)
 
 
-def test_expected_sparsity_has_the_gradient_of_finite_differences():
-    nesting, _ = nesting_of(bert(num_hidden_layers=1, intermediate_size=3))
+@pytest.mark.parametrize("kinds", [KINDS, WITH_HIDDEN])
+def test_expected_sparsity_has_the_gradient_of_finite_differences(kinds):
+    nesting, _ = nesting_of(bert(num_hidden_layers=1, intermediate_size=3), kinds)
     openness = torch.rand(len(nesting.own), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert torch.autograd.gradcheck(nesting.sparsity, openness.requires_grad_())
 
@@ -164,9 +193,40 @@ def test_smaller_units_are_opened_again_where_a_larger_one_comes_closer():
     assert kept == {"a": [1, 0], "b": [1] * 7}
 
 
+def test_a_unit_is_worth_less_where_hidden_dimensions_are_closed():
+    """Two heads of 10 weights, of which each of five hidden dimensions has 2: closing one of these prunes 4, then 2."""
+    weight, norm = torch.zeros(4, 5), Norm("l2")
+    heads, hidden = [Slice("w", 0, torch.tensor([0, 0, 1, 1]))], [Slice("w", 1, torch.arange(5))]
+    groups = [
+        SliceGroup("heads", tensors={"w": weight}, slices=heads, scored=heads, gates=heads, norm=norm),
+        SliceGroup("hidden", tensors={"w": weight}, slices=hidden, scored=hidden, gates=hidden, norm=norm, across=True),
+    ]
+    openness = [0.9, 0.3, 0.1, 0.2, 0.9, 0.9, 0.9]
+    assert closest(groups, openness, 8 / 20, 20) == ({"heads": [1, 1], "hidden": [0, 0, 1, 1, 1]}, 8)
+    assert closest(groups, openness, 14 / 20, 20) == ({"heads": [1, 0], "hidden": [0, 0, 1, 1, 1]}, 14)
+    assert closest(groups, openness, 16 / 20, 20) == ({"heads": [1, 0], "hidden": [0, 0, 1, 1, 0]}, 16)
+
+
 @pytest.fixture(scope="module")
 def encoder():
     return nesting_of(bert())[0]
+
+
+@pytest.fixture(scope="module")
+def encoder_with_hidden():
+    return nesting_of(bert(), WITH_HIDDEN)[0]
+
+
+@given(sparsity=st.floats(0, 1), seed=st.integers(0, 100))
+def test_an_encoder_with_hidden_dimensions_comes_within_one_of_them_of_any_sparsity(
+    encoder_with_hidden, sparsity, seed
+):
+    nesting = encoder_with_hidden
+    openness = torch.rand(len(nesting.own), generator=torch.Generator().manual_seed(seed))
+    keep = nesting.closest(openness, sparsity)
+    most = int(nesting.shared.sum())  # what one hidden dimension has in an open network
+    assert abs(nesting.pruned(keep) - sparsity * nesting.total) <= most / 2 + 0.5
+    assert nesting.split(keep)["hidden"].any()
 
 
 @given(sparsity=st.floats(0, 1), seed=st.integers(0, 100))
@@ -180,8 +240,12 @@ def test_an_encoder_comes_within_an_ffn_unit_of_any_sparsity(encoder, sparsity, 
 def test_all_of_an_encoder_can_go_and_one_channel_of_each_group_stays():
     nesting, _ = nesting_of(bert())
     assert nesting.most() == nesting.total
+    nesting, _ = nesting_of(bert(), WITH_HIDDEN)
+    assert nesting.most() == nesting.total
     nesting, _ = nesting_of(bert(), kinds=("heads", "ffn"))
     assert nesting.most() == nesting.total - 3 * (204 + 25)
+    nesting, _ = nesting_of(bert(), kinds=("heads", "ffn", "hidden"))
+    assert nesting.most() == nesting.total - 3 * (4 * 4 + 3 * 4 + 2 + 1) - 2 * 3  # one head and unit, one dimension
     nesting, _ = resnet()
     keep = nesting.closest(torch.rand(len(nesting.own)), 1.0)
     assert {int(part.sum()) for part in nesting.split(keep).values()} == {1}

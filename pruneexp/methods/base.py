@@ -52,7 +52,8 @@ class Method:
 
     Attributes:
         masks: the hard masks in force, by dense name; empty while there are none.
-        weights: the parameters that may be pruned, by dense name; empty before `setup`.
+        weights: the parameters that may be pruned, by dense name; empty before `setup`. Sparsity is a fraction of them.
+        companions: other parameters that `masks` may have zeros in, as normalisations of a hidden dimension.
         soft: whether the forward pass sees soft masks, so that soft and hard accuracy differ.
         staged: whether there are stages that train some of several tasks only.
         auxiliary_masks: the final masks of auxiliary tasks that have others than the target, by task.
@@ -65,6 +66,7 @@ class Method:
         self.masks: Masks = {}
         self.auxiliary_masks: dict[str, Masks] = {}
         self.weights: dict[str, nn.Parameter] = {}
+        self.companions: dict[str, nn.Parameter] = {}
         self.parametrized: list[tuple[nn.Module, str]] = []
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
@@ -125,12 +127,16 @@ class Method:
         self.masks = state["masks"]
 
     def attach(self, model: nn.Module, parametrizations: Mapping[str, nn.Module]) -> None:
-        """Attaches one parametrization to each parameter, by dense name; `weights` then holds the original ones."""
+        """Attaches one parametrization to each parameter, by dense name.
+
+        `weights` and `companions` then hold the original ones.
+        """
         for name, parametrization in parametrizations.items():
             path, _, leaf = name.rpartition(".")
             module = model.get_submodule(path)
             parametrize.register_parametrization(module, leaf, parametrization)
-            self.weights[name] = module.parametrizations[leaf].original
+            held = self.companions if name in self.companions else self.weights
+            held[name] = module.parametrizations[leaf].original
             self.parametrized.append((module, leaf))
 
     def detach(self) -> None:
@@ -172,7 +178,7 @@ class Pruner(Method):
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Finds the groups of prunable weights and checks that the schedule reaches its target in this training."""
-        self.groups, self.weights = groups_of(
+        self.groups, self.weights, self.companions = groups_of(
             model, self.pattern, self.exclude, lambda: next(iter(setting.batches))["inputs"]
         )
         self.timeline = setting.timeline

@@ -102,7 +102,7 @@ class Gated(Pruner):
 
     def close_units(self) -> None:
         """Closes units for good and sets the masks."""
-        self.masks = self.units.close(self.weights).get(self.units.first, {})
+        self.masks = self.units.close(self.weights | self.companions).get(self.units.first, {})
 
     @contextmanager
     def hardened(self) -> Iterator[None]:

@@ -142,9 +142,13 @@ class TaskTransfer(Gated):
     def close_units(self) -> None:
         """Closes units for good and leaves of weights and mask what is to be taken over."""
         random = self._random_masks() if self.transfer == "weights" and self.units.learning else None
-        masks = self.units.close(self.weights, fold=self.transfer == "both")
+        masks = self.units.close(self.weights | self.companions, fold=self.transfer == "both")
         self.masks = random or masks.pop(self.units.first, {})
-        self.auxiliary_masks = {task: mask for task, mask in masks.items() if task not in ("", TARGET)}
+        self.auxiliary_masks = {
+            task: {name: mask for name, mask in own.items() if name in self.weights}
+            for task, own in masks.items()
+            if task not in ("", TARGET)
+        }
         if self.transfer == "masks":
             self._take_back_()
 

@@ -36,6 +36,7 @@ def _kind(layer: nn.Module) -> str:
         return "depthwise" if 1 < layer.groups == layer.in_channels == layer.out_channels else "convolution"
     kinds = {
         "linear": nn.Linear,
+        "embedding": nn.Embedding,
         "norm": nn.modules.batchnorm._BatchNorm,
         "prelu": nn.PReLU,
         "shortcut": ZeroPadShortcut,
@@ -51,6 +52,11 @@ def _linear_out(layer: nn.Linear, kept: Tensor) -> None:
 def _linear_in(layer: nn.Linear, kept: Tensor) -> None:
     _set(layer, "weight", layer.weight.detach()[:, kept])
     layer.in_features = len(kept)
+
+
+def _embedding(layer: nn.Embedding, kept: Tensor) -> None:
+    _set(layer, "weight", layer.weight.detach()[:, kept])
+    layer.embedding_dim = len(kept)
 
 
 def _norm(layer: nn.Module, kept: Tensor) -> None:
@@ -108,6 +114,7 @@ def _others(kept: Tensor, channels: int) -> list[int]:
 _CUTTERS = {
     "out": {
         "linear": _linear_out,
+        "embedding": _embedding,
         "norm": _norm,
         "prelu": _prelu,
         "depthwise": _depthwise,

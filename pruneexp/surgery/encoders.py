@@ -9,8 +9,7 @@ A sub-layer without heads or units leaves behind its output bias, which the resi
 use: `BiasOnly` is all that is left of it. CoFi's code drops that LayerNorm too (Xia, Zhong, Chen 2022,
 arXiv:2204.00408, its public code), which is another function.
 
-The hidden dimension stays whole. LayerNorm divides by the standard deviation over all of it, so that leaving out even a
-dimension that is always zero changes all others.
+Hidden dimensions leave by `pruneexp.surgery.hidden`.
 """
 
 from collections.abc import Iterator
@@ -26,11 +25,12 @@ from pruneexp.surgery.report import Kept
 class BiasOnly(nn.Module):
     """What is left of an output projection whose inputs are gone: (..., anything) -> (..., width), the bias everywhere.
 
-    bias: (width,), zeros for a projection without one.
+    bias: (width,), zeros for a projection without one. width: of the bias.
     """
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
+        self.width = len(bias)
         self.bias = nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from pruneexp.masks import Masks
 from pruneexp.models.errors import first_line
 from pruneexp.surgery.channels import cut_channels_
 from pruneexp.surgery.encoders import cut_encoders_, has_encoder_layers
+from pruneexp.surgery.hidden import cut_hidden_
 from pruneexp.surgery.report import Kept
 from pruneexp.surgery.verify import SurgeryError, in_double, verify
 
@@ -44,12 +45,13 @@ def shrink(network: nn.Module, masks: Masks, example: Any, *, multiple_of: int =
 
 
 def shrink_and_report(network: nn.Module, masks: Masks, example: Any, *, multiple_of: int = 1) -> Shrunk:
-    """A new network without the channels, heads and units that are zero, and an account of it.
+    """A new network without the channels, heads, units and hidden dimensions that are zero, and an account of it.
 
     network: plain, its weights zero where `masks` (parameter name -> bool, True = keep, broadcastable) are False; it
     is left as it is. example: a batch of one or more inputs: a tensor, or a dict of named tensors. multiple_of: layers
-    that lose channels keep a multiple of so many, zeros among them, where the kernels of a machine are faster so; heads
-    and feed-forward units are not rounded. The new network has the dtype, device, mode and `requires_grad` of the old.
+    that lose channels, and the hidden dimension, keep a multiple of so many, zeros among them, where the kernels of a
+    machine are faster so; heads and feed-forward units are not rounded. The new network has the dtype, device, mode and
+    `requires_grad` of the old.
 
     Raises:
         SurgeryError: a weight is not zero where its mask is False, the network is parametrized, torch-pruning cannot
@@ -60,7 +62,11 @@ def shrink_and_report(network: nn.Module, masks: Masks, example: Any, *, multipl
     check_zeros(network, masks)
     small = copy.deepcopy(network).cpu().double().eval().requires_grad_(True)
     inputs = in_double(example)
-    kept = cut_encoders_(small) if has_encoder_layers(small) else cut_channels_(small, inputs, multiple_of=multiple_of)
+    if has_encoder_layers(small):
+        # A unit that reads only from dimensions that are gone is a constant, which cut_encoders_ finds.
+        kept = cut_hidden_(small, inputs, multiple_of=multiple_of) + cut_encoders_(small)
+    else:
+        kept = cut_channels_(small, inputs, multiple_of=multiple_of)
     _restore_(small, network)
     return Shrunk(small, kept, _proof(network, small, [inputs, *_other_inputs(inputs)]))
 
@@ -101,7 +107,8 @@ def _restore_(small: nn.Module, network: nn.Module) -> None:
     default = next(network.parameters())
     for name, tensor in [*small.named_parameters(), *small.named_buffers()]:
         like = old.get(name, default)  # a bias that took over constants is new
-        tensor.data = tensor.data.to(device=like.device, dtype=like.dtype)
+        dtype = like.dtype if tensor.is_floating_point() else tensor.dtype
+        tensor.data = tensor.data.to(device=like.device, dtype=dtype)
         if isinstance(tensor, nn.Parameter):
             tensor.requires_grad_(like.requires_grad)
     modes = {name: module.training for name, module in network.named_modules()}

@@ -19,6 +19,7 @@ from torch import nn
 
 from pruneexp.models.cifar_resnet import ZeroPadShortcut
 from pruneexp.surgery.encoders import (
+    BiasOnly,
     NoHeads,
     NoUnits,
     attentions,
@@ -28,6 +29,7 @@ from pruneexp.surgery.encoders import (
     remove_feed_forward_,
     set_heads_,
 )
+from pruneexp.surgery.narrow_norm import NarrowLayerNorm
 from pruneexp.surgery.verify import SurgeryError
 
 FORMAT = 1
@@ -35,11 +37,14 @@ FORMAT = 1
 CLASSES: dict[str, tuple[type, tuple[str, ...]]] = {
     "convolution": (nn.modules.conv._ConvNd, ("in_channels", "out_channels", "groups")),
     "linear": (nn.Linear, ("in_features", "out_features")),
+    "embedding": (nn.Embedding, ("num_embeddings", "embedding_dim")),
+    "bias_only": (BiasOnly, ("width",)),
+    "narrow_norm": (NarrowLayerNorm, ("width", "full_width", "source")),
     "batch_norm": (nn.modules.batchnorm._BatchNorm, ("num_features",)),
     "prelu": (nn.PReLU, ("num_parameters",)),
     "shortcut": (ZeroPadShortcut, ("in_channels", "out_channels", "source")),
 }
-"""Kind of layer -> its class and the attributes that change with its channels."""
+"""Kind of layer -> its class and the attributes that change with its channels or its hidden dimension."""
 
 
 def structure(network: nn.Module) -> dict[str, Any]:
@@ -81,6 +86,8 @@ def restructure_(network: nn.Module, structure: Mapping[str, Any]) -> None:
                 remove_feed_forward_(own_feed_forwards[name])
             elif entry["kind"] == "attention":
                 set_heads_(own_attentions[name].attention, entry["heads"])
+            elif entry["kind"] == "narrow_norm":
+                network.set_submodule(name, _narrow(network.get_submodule(name), entry))
             else:
                 _reshape_(network.get_submodule(name), entry)
         except (KeyError, AttributeError, TypeError, IndexError) as error:
@@ -92,6 +99,16 @@ def restructure_(network: nn.Module, structure: Mapping[str, Any]) -> None:
 
 def _kind(module: nn.Module) -> str | None:
     return next((kind for kind, (cls, _) in CLASSES.items() if isinstance(module, cls)), None)
+
+
+def _narrow(norm: nn.Module, entry: Mapping[str, Any]) -> NarrowLayerNorm:
+    """The norm of an entry, for a whole one."""
+    width, full_width, source = entry["width"], entry["full_width"], entry["source"]
+    if not isinstance(norm, nn.LayerNorm) or norm.normalized_shape != (full_width,) or not 0 < width < full_width:
+        raise TypeError(f"{width} of {full_width} dimensions are not of this {norm}")
+    if source is not None and sorted(source) != [-1] * (full_width - width) + list(range(width)):
+        raise TypeError(f"its source does not name each of {width} dimensions once")
+    return NarrowLayerNorm(width, full_width, norm.eps, source).to(norm.weight)
 
 
 def _reshape_(layer: nn.Module, entry: Mapping[str, Any]) -> None:
@@ -119,6 +136,8 @@ def _shape(layer: nn.Module, entry: Mapping[str, Any]) -> tuple[int, tuple[int, 
     kind = entry["kind"]
     if kind == "linear":
         return layer.out_features, (layer.out_features, layer.in_features)
+    if kind == "embedding":
+        return layer.embedding_dim, (layer.num_embeddings, layer.embedding_dim)
     if kind != "convolution":
         count = entry[CLASSES[kind][1][0]]
         return count, (count,)

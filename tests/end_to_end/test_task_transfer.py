@@ -13,6 +13,7 @@ from pruneexp.learned_gates import DeltaGates
 from pruneexp.report.console import rows
 from pruneexp.runs import Run
 from pruneexp.tasks.multi_task import MultiTask
+from pruneexp.verification.verify import verify
 from shared.runs import dying_after, run, same, weights
 
 # Gates that move fast, since there are 30 steps; the last six are fine-tuning.
@@ -228,6 +229,27 @@ def test_the_shrunk_model_is_exported_and_computes_the_same(options, tmp_path):
     assert record["relative_error"] <= 1e-6
     dense, _, shrunk = (row["parameters"] for row in record["rows"])
     assert shrunk < dense
+
+
+def test_gates_on_hidden_dimensions_survive_a_stop_and_make_the_stream_narrower(options, tmp_path):
+    units = ["pattern.units=[attention_layers,heads,ffn_layers,ffn,hidden]", "method.start.hidden=0.0", "epochs=6"]
+    steady, summary = run(tmp_path / "steady", *options, *units)
+    masks = weights(steady, "masks")
+    stream = masks["bert.encoder.layer.0.attention.self.query.weight"].any(0)
+    assert 0 < stream.sum() < len(stream)
+    assert not any("LayerNorm" in name or "embeddings" in name for name in masks)
+    for name, tensor in weights(steady).items():
+        if "LayerNorm" in name or "embeddings.weight" in name:
+            assert not tensor[..., ~stream].any()
+    assert summary["sparsity"]["prunable"] == pytest.approx(0.6, abs=0.01)
+    with dying_after(saves=3):
+        run(tmp_path / "killed", *options, *units)
+    resumed, _ = run(tmp_path / "killed", *options, *units)
+    assert all(same(weights(steady, name), weights(resumed, name)) for name in ("model", "masks", "heads", SHARED))
+    assert not verify(resumed).differences
+    record = export(steady, steady / "export", formats=[], timing=Timing([1], 2, False), device="cpu", multiple_of=1)
+    assert record["relative_error"] <= 1e-6
+    assert pruneexp.load(steady / "export").bert.embeddings.word_embeddings.weight.shape[1] == stream.sum()
 
 
 def test_auxiliary_masks_of_an_earlier_run_go_when_it_starts_over(options, tmp_path):

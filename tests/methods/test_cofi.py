@@ -97,6 +97,45 @@ def test_a_training_pass_computes_with_gates_on_heads_units_and_sub_layers():
     assert torch.allclose(got, logits(gated_by_hand(bert(), values)))
 
 
+def test_a_gate_on_a_hidden_dimension_scales_all_that_is_added_to_the_stream_and_every_normalised_one():
+    model = bert().train()
+    method = cofi(model, transformer(["hidden"]), start={"hidden": 0.0})
+    method.before_step(0)
+    got = logits(model)
+    z = method.units.gates.values["hidden"].detach().clone()
+    assert 0 in z
+    plain = bert()
+    embeddings = plain.bert.embeddings
+    adding = [embeddings.word_embeddings, embeddings.position_embeddings, embeddings.token_type_embeddings]
+    adding += [
+        part for layer in plain.bert.encoder.layer for part in (layer.attention.output.dense, layer.output.dense)
+    ]
+    for module in (*adding, *(module for module in plain.modules() if isinstance(module, nn.LayerNorm))):
+        module.register_forward_hook(lambda _, args, output: output * z)
+    assert torch.allclose(got, logits(plain))
+
+
+def test_what_goes_with_a_hidden_dimension_is_zeroed_and_not_counted():
+    model = bert()
+    method = cofi(model, transformer(["hidden"]), start={"hidden": 0.5}, sparsity=0.5)
+    method.before_step(0)
+    masks = method.finalize()
+    apply_masks_(dict(model.named_parameters()), masks)
+    beside = {"word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm"}
+    assert {name.split(".")[-2] for name in method.companions} == beside
+    assert not set(method.companions) & set(method.weights)
+    gone = model.bert.embeddings.LayerNorm.weight == 0
+    assert gone.sum() == 6
+    assert not model.bert.embeddings.word_embeddings.weight[:, gone].any()
+    assert not model.bert.encoder.layer[2].output.LayerNorm.bias[gone].any()
+    assert not model.bert.encoder.layer[1].intermediate.dense.weight[:, gone].any()
+    stream = model.bert(**TOKENS, output_hidden_states=True).hidden_states
+    assert not torch.stack(stream)[..., gone].any()
+    assert sum(weight.numel() for weight in method.weights.values()) == 3 * (4 * 144 + 12 + 20 * 24 + 12)
+    # Of a layer: six columns of width 12 three times and 20, six rows of 12 and of 20, and two biases of six.
+    assert zeros(masks, method.weights) == 3 * 6 * (3 * 12 + 20 + 12 + 20 + 2)
+
+
 def test_all_processes_draw_the_same_and_each_pass_and_step_draws_anew():
     outputs = {}
     for rank in (0, 1):
@@ -198,6 +237,8 @@ def test_log_alpha_gets_the_gradient_of_finite_differences_through_network_and_p
         *((bert, transformer(), TOKENS, sparsity) for sparsity in (0.05, 0.6, 0.9, 0.97)),
         (bert, transformer(["attention_layers", "ffn"]), TOKENS, 0.6),
         (bert, transformer(["heads", "ffn"]), TOKENS, 0.6),
+        *((bert, transformer([*UNITS, "hidden"]), TOKENS, sparsity) for sparsity in (0.05, 0.6, 0.9)),
+        (bert, transformer(["heads", "hidden"]), TOKENS, 0.6),
         *((convnet, Channel(norm="l2", gate=gate), IMAGES, 0.6) for gate in ("norm", "filter")),
         (convnet, Structured(units=UNITS, norm="l2", gate="norm"), IMAGES, 0.3),
     ],
@@ -317,6 +358,10 @@ def test_a_layer_that_is_excluded_leaves_the_sub_layers_of_others():
         ({"start": {"heads": "open"}}, r"method\.start\.heads=open: want a number"),
         ({"start": {"heads": 1.0}}, r"method\.start=.*: has no number for attention_layers"),
         ({"harden_at": 0.5, "schedule": Polynomial(0.0, 0.9, 1.0)}, r"reaches a sparsity of only 0\.25 of 0\.5 until"),
+        (
+            {"pattern": transformer(["hidden"]), "exclude": ["head", "embeddings", "*.query.weight"]},
+            r"exclude: bert\.encoder\.layer\.0\.attention\.self\.query\.weight reads or writes hidden dimensions",
+        ),
         ({"sparsity": 0.99, "pattern": transformer(["heads", "ffn"])}, r"sparsity=0\.99: whole units reach 0\.7941 at"),
     ],
 )

@@ -11,14 +11,15 @@ from pruneexp.methods.base import Setting
 from pruneexp.methods.soft_movement import SoftMovement
 from pruneexp.patterns import NM, Block, Unstructured
 from pruneexp.schedules import Polynomial, Timeline
+from pruneexp.structured import Channel
 from shared.small_models import linear
 
 
-def soft_movement(model, pattern=None, **options):
+def soft_movement(model, pattern=None, batches=(), **options):
     options = {"threshold": 0.2, "penalty_weight": 6.0, "score_learning_rate": 0.1, "exclude": [], **options}
     schedule = Polynomial(begin=0.0, end=0.5, power=1.0)
     method = SoftMovement(pattern=pattern or Unstructured(), schedule=schedule, **options)
-    method.setup(model, Setting(task=None, batches=[], timeline=Timeline(1, 9), seed=0))
+    method.setup(model, Setting(task=None, batches=batches, timeline=Timeline(1, 9), seed=0))
     return method
 
 
@@ -74,6 +75,19 @@ def test_a_block_has_one_score():
     method.before_step(8)
     assert model.weight.tolist() == [[0.0, 0.0, 0.5, -2.0], [0.0, 0.0, 1.0, 1.0]]
     assert method.metrics() == {"movement/threshold": 0.2, "movement/mean_sigmoid": pytest.approx(0.3)}
+
+
+def test_a_channel_has_one_score_whatever_its_tensors():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)).eval()
+    images = torch.randn(2, 2, 5, 5)
+    method = soft_movement(model, Channel(norm="l2", gate="norm"), [{"inputs": images}], exclude=["classifier"])
+    (name,) = method.groups
+    set_probabilities(method, [0.1, 0.3, 0.9, 0.19], name=name)
+    method.before_step(4)
+    assert not model[1](model[0](images))[:, [0, 3]].any()
+    method.finalize()
+    assert [bool(mask) for mask in method.masks["0.weight"].flatten()] == [False, True, True, False]
+    assert [bool(mask) for mask in method.masks["1.bias"]] == [False, True, True, False]
 
 
 def test_more_penalty_is_more_sparsity():

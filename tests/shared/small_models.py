@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 UNITS = ["attention_layers", "heads", "ffn_layers", "ffn"]
-START = {"attention_layers": 1.0, "heads": 0.5, "ffn_layers": 1.0, "ffn": 0.0}
+START = {"attention_layers": 1.0, "heads": 0.5, "ffn_layers": 1.0, "ffn": 0.0, "hidden": 1.5}
 """log(alpha) of the gates of each kind of unit of an encoder."""
 
 TOKENS = {"input_ids": torch.arange(3, 13).view(2, 5)}
