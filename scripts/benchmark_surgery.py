@@ -37,7 +37,7 @@ RATES = (0.3, 0.5, 0.7)
 CLASSES = 1000
 TOKENS = 64
 SINGLE = 6  # times as many calls at batch 1, which are short
-HEADER = ("network, input", "zero", "error", "parameters", "MACs", "ms, batch 1", "ms, batch 32")
+HEADER = ("network, input", "zero", "error", "parameters", "MACs", "ms, batch 1")
 
 
 def torchvision_network(name: str) -> Callable[[], nn.Module]:
@@ -185,7 +185,7 @@ def figures(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         variants[str(rate)] = eager(shrunk.network)
     for time in [
         *latencies(variants, example, batch_sizes=[1], runs=SINGLE * runs, warm_up=3),
-        *latencies(variants, example, batch_sizes=[32], runs=runs, warm_up=1),
+        *latencies(variants, example, batch_sizes=[options.batch], runs=runs, warm_up=1),
     ]:
         target = next(row for row in rows if str(row["rate"]) == time.variant)
         target[f"ms_{time.batch_size}"] = (
@@ -202,13 +202,13 @@ def row(name: str, size: int, rate: float, network: nn.Module, example: Any) -> 
     return {"network": name, "size": size, "rate": rate, "error": None, "parameters": parameters, "macs": counted}
 
 
-def markdown(rows: list[dict[str, Any]]) -> list[str]:
+def markdown(rows: list[dict[str, Any]], batch: int) -> list[str]:
     lines = []
     dense = rows[0]
     for current in rows:
         unit = f"{current['size']} tokens" if current["network"].startswith("bert") else f"{current['size']} px"
         times = []
-        for key in ("ms_1", "ms_32"):
+        for key in ("ms_1", f"ms_{batch}"):
             median, spread = current[key]
             ratio = "" if current is dense else f" ({dense[key][0] / median:.1f}x)"
             times.append(f"{median:.2f} ± {spread:.2f}{ratio}")
@@ -227,7 +227,8 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--runs", type=int, default=15, help="timed calls at batch 32; six times as many at 1")
+    parser.add_argument("--runs", type=int, default=15, help="timed calls of a batch; six times as many of one example")
+    parser.add_argument("--batch", type=int, default=32, help="examples in a batch, more than one")
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="of the channels, heads and units")
     parser.add_argument("--hidden", action="store_true", help="in BERT, of the hidden dimensions instead")
     parser.add_argument("--image-size", type=int, help="pixels a side, or tokens; each network's own by default")
@@ -235,11 +236,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     everything = []
-    print("| " + " | ".join(HEADER) + " |\n" + "| --- " * len(HEADER) + "|", flush=True)
+    header = (*HEADER, f"ms, batch {options.batch}")
+    print("| " + " | ".join(header) + " |\n" + "| --- " * len(header) + "|", flush=True)
     for name in options.networks:
         rows = figures(name, options)
         everything += rows
-        print("\n".join(markdown(rows)), flush=True)
+        print("\n".join(markdown(rows, options.batch)), flush=True)
         if options.json:
             options.json.write_text(json.dumps(everything, indent=1) + "\n")
     calls = f"{SINGLE * options.runs} and {options.runs} calls, {everything[0]['threads']} threads"
