@@ -3,12 +3,14 @@
     OMP_NUM_THREADS=1 python scripts/benchmark_surgery.py
     OMP_NUM_THREADS=1 python scripts/benchmark_surgery.py --networks resnet18 bert_l6_h384 --runs 20 --json figures.json
     OMP_NUM_THREADS=2 python scripts/benchmark_surgery.py --networks resnet50 --image-size 224 --rates 0.3 0.5
+    OMP_NUM_THREADS=1 python scripts/benchmark_surgery.py --networks bert_l6_h384 --hidden --rates 0.25 0.5 0.75
 
 The networks have random weights and random norm statistics: equality, size and time do not depend on training. In every
 layer that share of channels dies at random, those that are coupled together, with filter rows, biases, gammas and betas
-at zero; in BERT, of the heads and feed-forward units of every layer. `error` is max |shrunk - masked| / max |masked| in
-float64. Times are medians over calls of the dense network and the three shrunk ones in turn, in float32, with half the
-interquartile range behind the sign. A dense network takes as long as the masked one: zeros are multiplied all the same.
+at zero; in BERT, of the heads and feed-forward units of every layer, or with --hidden of the hidden dimensions. `error`
+is max |shrunk - masked| / max |masked| in float64. Times are medians over calls of the dense network and the three
+shrunk ones in turn, in float32, with half the interquartile range behind the sign. A dense network takes as long as the
+masked one: zeros are multiplied all the same.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from pruneexp.masks import count_to_prune
 from pruneexp.measure.flops import macs
 from pruneexp.measure.latency import eager, latencies, repeated
 from pruneexp.models.cifar_resnet import ResNet, ZeroPadShortcut
+from pruneexp.models.hidden_stream import hidden_stream
 from pruneexp.models.mobilenet_v1 import MobileNet
 from pruneexp.surgery.coupled import coupling
 from pruneexp.surgery.encoders import attentions, feed_forwards, number_of_heads
@@ -34,7 +37,7 @@ RATES = (0.3, 0.5, 0.7)
 CLASSES = 1000
 TOKENS = 64
 SINGLE = 6  # times as many calls at batch 1, which are short
-HEADER = ("network, input", "zero", "error", "parameters", "MACs", "ms, batch 1", "ms, batch 32")
+HEADER = ("network, input", "zero", "error", "parameters", "MACs", "ms, batch 1")
 
 
 def torchvision_network(name: str) -> Callable[[], nn.Module]:
@@ -55,12 +58,16 @@ def timm_network(name: str) -> Callable[[], nn.Module]:
     return build
 
 
-def bert() -> nn.Module:
-    """BERT with the sizes of MiniLM-L6-H384 (Wang et al. 2020, arXiv:2002.10957)."""
-    from transformers import BertConfig, BertForSequenceClassification
+def bert(layers: int, width: int) -> Callable[[], nn.Module]:
+    """BERT with 12 heads and feed-forward layers four times as wide, as BERT-base and MiniLM have them."""
 
-    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-    return BertForSequenceClassification(BertConfig(**sizes, num_labels=2))
+    def build() -> nn.Module:
+        from transformers import BertConfig, BertForSequenceClassification
+
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 4 * width}
+        return BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=12, num_labels=2))
+
+    return build
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -76,7 +83,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "mobilenet_v1": (lambda: MobileNet(width=1.0, channels=3, num_outputs=CLASSES), 64),
     "timm:resnet26d": (timm_network("resnet26d"), 64),
     "timm:efficientnet_b0": (timm_network("efficientnet_b0"), 64),
-    "bert_l6_h384": (bert, TOKENS),
+    "bert_l6_h384": (bert(6, 384), TOKENS),  # MiniLM-L6-H384 (Wang et al. 2020, arXiv:2002.10957)
+    "bert_l12_h768": (bert(12, 768), TOKENS),  # BERT-base (Devlin et al. 2019, arXiv:1810.04805)
 }
 """Name -> how to build it, and pixels a side or tokens."""
 
@@ -142,6 +150,25 @@ def kill_heads_and_units_(network: nn.Module, rate: float) -> None:
         second.weight[:, units] = 0
 
 
+@torch.no_grad()
+def kill_hidden_(network: nn.Module, rate: float) -> None:
+    stream = hidden_stream(network)
+    dimensions = some(stream.width, rate)
+    for name in (*stream.embeddings, *stream.writers, *stream.norms):
+        for parameter in network.get_submodule(name).parameters():
+            (parameter.T if name in stream.embeddings else parameter)[dimensions] = 0
+
+
+def kill_(network: nn.Module, name: str, example: Any, rate: float, *, hidden: bool) -> None:
+    """Zeroes this share of what the network `name` can lose."""
+    if not name.startswith("bert"):
+        kill_channels_(network, example, rate)
+    elif hidden:
+        kill_hidden_(network, rate)
+    else:
+        kill_heads_and_units_(network, rate)
+
+
 def figures(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for the dense network and one for each rate."""
     build, size = NETWORKS[name]
@@ -152,13 +179,13 @@ def figures(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows, variants = [row(name, size, 0.0, network, example)], {"0.0": eager(network)}
     for rate in options.rates:
         masked = copy.deepcopy(network)
-        kill_heads_and_units_(masked, rate) if name.startswith("bert") else kill_channels_(masked, example, rate)
+        kill_(masked, name, example, rate, hidden=options.hidden)
         shrunk = shrink_and_report(masked, {}, example, multiple_of=options.multiple_of)
         rows.append({**row(name, size, rate, shrunk.network, example), "error": shrunk.error})
         variants[str(rate)] = eager(shrunk.network)
     for time in [
         *latencies(variants, example, batch_sizes=[1], runs=SINGLE * runs, warm_up=3),
-        *latencies(variants, example, batch_sizes=[32], runs=runs, warm_up=1),
+        *latencies(variants, example, batch_sizes=[options.batch], runs=runs, warm_up=1),
     ]:
         target = next(row for row in rows if str(row["rate"]) == time.variant)
         target[f"ms_{time.batch_size}"] = (
@@ -175,13 +202,13 @@ def row(name: str, size: int, rate: float, network: nn.Module, example: Any) -> 
     return {"network": name, "size": size, "rate": rate, "error": None, "parameters": parameters, "macs": counted}
 
 
-def markdown(rows: list[dict[str, Any]]) -> list[str]:
+def markdown(rows: list[dict[str, Any]], batch: int) -> list[str]:
     lines = []
     dense = rows[0]
     for current in rows:
         unit = f"{current['size']} tokens" if current["network"].startswith("bert") else f"{current['size']} px"
         times = []
-        for key in ("ms_1", "ms_32"):
+        for key in ("ms_1", f"ms_{batch}"):
             median, spread = current[key]
             ratio = "" if current is dense else f" ({dense[key][0] / median:.1f}x)"
             times.append(f"{median:.2f} ± {spread:.2f}{ratio}")
@@ -200,18 +227,21 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--runs", type=int, default=15, help="timed calls at batch 32; six times as many at 1")
+    parser.add_argument("--runs", type=int, default=15, help="timed calls of a batch; six times as many of one example")
+    parser.add_argument("--batch", type=int, default=32, help="examples in a batch, more than one")
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="of the channels, heads and units")
+    parser.add_argument("--hidden", action="store_true", help="in BERT, of the hidden dimensions instead")
     parser.add_argument("--image-size", type=int, help="pixels a side, or tokens; each network's own by default")
     parser.add_argument("--multiple-of", type=int, default=1, help="keep a multiple of so many channels")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     everything = []
-    print("| " + " | ".join(HEADER) + " |\n" + "| --- " * len(HEADER) + "|", flush=True)
+    header = (*HEADER, f"ms, batch {options.batch}")
+    print("| " + " | ".join(header) + " |\n" + "| --- " * len(header) + "|", flush=True)
     for name in options.networks:
         rows = figures(name, options)
         everything += rows
-        print("\n".join(markdown(rows)), flush=True)
+        print("\n".join(markdown(rows, options.batch)), flush=True)
         if options.json:
             options.json.write_text(json.dumps(everything, indent=1) + "\n")
     calls = f"{SINGLE * options.runs} and {options.runs} calls, {everything[0]['threads']} threads"

@@ -62,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-sizes", type=_sizes, default=[1, 32], metavar="N,N", help="to time, 1,32 by default")
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed calls of each, 30 by default")
     parser.add_argument(
-        "--multiple-of", type=int, default=1, metavar="N", help="keep a multiple of N channels in every layer (1)"
+        "--multiple-of",
+        type=int,
+        default=1,
+        metavar="N",
+        help="keep a multiple of N channels in every layer, and of hidden dimensions (1)",
     )
     parser.add_argument(
         "--channels",

@@ -93,7 +93,7 @@ def _linear_layers_read(network: nn.Module, stream: HiddenStream, inputs: Any, d
             hook.remove()
     if (len(opened), len(read)) != (1, 1) or _gradient(outputs, opened[0]) is not None:
         return False
-    x = read[0] * torch.arange(1.0, stream.width + 1, dtype=torch.float64)  # sums of a normalised x are all alike
+    x = read[0] * torch.arange(1.0, stream.width + 1, dtype=torch.float64)  # a plain sum of a normalised x is constant
     gradients = [_gradient([x[..., part]], opened[0]) for part in (dead, ~dead)]
     if any(gradient is None for gradient in gradients):
         return False

@@ -14,8 +14,8 @@ class NarrowLayerNorm(nn.Module):
         y = (x - mean) / sqrt(variance + eps) weight + bias,
 
     which is what `nn.LayerNorm` makes of them in x of H with zeros for the others. It is computed as that, with zeros
-    behind x: the fused kernel over H is many times faster on a CPU than separate operations on k, has its own precision
-    in half types and under autocast, and all exporters know it.
+    behind x: the fused kernel over H has its own precision in half types and under autocast, all exporters know it, and
+    it is faster on a CPU (2048 tokens, 384 of 768 dimensions: 1.6 ms, and 34 ms by torch.var_mean over the 384).
 
     weight, bias: (k,). width: k. full_width: H > k. source: None; or for each of H dimensions its place among the k, -1
     if it has none, where the output shall have all of them.

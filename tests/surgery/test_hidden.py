@@ -119,6 +119,8 @@ def test_the_macs_are_those_of_the_closed_form():
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
 def test_they_leave_with_heads_units_and_sub_layers(kind, tmp_path):
+    import transformers
+
     network = zero_hidden_(zero_units_(build(kind), heads=[HEADS, 1], units=[4, UNITS]), GONE)
     small = shrink(network, {}, TOKENS)
     assert verify(network, small, [TOKENS]) <= 1e-14
@@ -134,6 +136,8 @@ def test_they_leave_with_heads_units_and_sub_layers(kind, tmp_path):
     again = pruneexp.load(tmp_path)
     assert type(again) is type(network)
     assert again.config.hidden_size == WIDTH
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):  # as the documentation says
+        transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert torch.equal(again(**TOKENS).logits, small(**TOKENS).logits)
 
 
@@ -160,6 +164,11 @@ def test_a_network_that_is_zero_nowhere_is_left_alone():
     small = shrink(network, {}, TOKENS)
     assert repr(small) == repr(network)
     assert all(torch.equal(small.state_dict()[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_network_that_was_shrunk_before_is_left_alone():
+    once = shrink(zero_hidden_(zero_units_(build("Bert"), heads=[HEADS, 1], units=[4, UNITS]), GONE), {}, TOKENS)
+    assert repr(shrink(once, {}, TOKENS)) == repr(once)
 
 
 def test_one_dimension_stays_where_all_are_zero():
