@@ -27,8 +27,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from fault_comparison import content, difference, files
+from fault_killer import NEVER, Killer, Moment, below
 
 IMAGES = ["dataset.max_examples=120", "batch_size=40", "epochs=2", "logger=none", "device=cpu"]
 SIZES = [f"model.{size}" for size in ("hidden_size=16", "num_layers=2", "num_heads=2", "ffn_size=32", "vocab_size=300")]
@@ -52,12 +54,6 @@ KINDS = {
     "export": ["--runs", "2", "--batch-sizes", "1", "--device", "cpu", "--compressed"],
 }
 EXPORTED = [*IMAGES, *ONE, "method=magnitude", "pattern=channel", "sparsity=0.5", "epochs=1"]
-
-TIMES = {"wall_seconds", "resumed_from", "examples_per_second", "start", "latency", "command", "commit"}
-"""Keys of JSON files whose values are times, or say how a run came to be. (The commit becomes another one when somebody
-edits a file of the repository while this goes on.)"""
-
-FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
 
 
 def main() -> None:
@@ -102,52 +98,6 @@ def _import_everything() -> None:
 
     torch.set_num_threads(1)
     gc.freeze()  # what is here by now is no garbage: children need not look at it
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When to kill: so many seconds after the start, or before the n-th file operation, with `cut` as in `Killer`."""
-
-    after: float | None = None
-    at: int = 0
-    cut: float | None = None
-
-    def __str__(self) -> str:
-        if self.after is not None:
-            return f"after {self.after:.3f} s"
-        return f"before file operation {self.at}, cut at {self.cut}"
-
-
-NEVER = Moment()
-
-
-@dataclass
-class Killer:
-    """Kills this process right before its n-th file operation below a folder; n = 0: counts them only.
-
-    cut: cut a temporary file that is about to get its name at this fraction of its bytes first.
-    """
-
-    root: str
-    n: int = 0
-    cut: float | None = None
-    seen: int = 0
-
-    def __call__(self, event: str, arguments: tuple) -> None:
-        """An audit hook (PEP 578)."""
-        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if not (writes or event in FILE_EVENTS) or not str(arguments[0]).startswith(self.root):
-            return
-        self.seen += 1
-        if self.seen == self.n:
-            if event == "os.rename" and self.cut is not None and _is_temporary(arguments[0]):
-                os.truncate(arguments[0], int(self.cut * os.path.getsize(arguments[0])))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _is_temporary(path: str) -> bool:
-    """Whether it is a file that is not whole before it has its name; others are on the disk already."""
-    return path.endswith(".tmp") and os.path.isfile(path)
 
 
 class Kind:
@@ -241,7 +191,7 @@ class Kind:
         with (self.root / "output").open("w") as output:
             sys.stdout = sys.stderr = output
             try:
-                sys.addaudithook(_below(killer, folder))
+                sys.addaudithook(below(killer, folder))
                 command()
                 code = 0
             except SystemExit as stop:
@@ -252,16 +202,6 @@ class Kind:
         (self.root / "operations").write_text(str(killer.seen))
         (self.root / "modules").write_text("\n".join(sys.modules))
         os._exit(code)
-
-
-def _below(killer: Killer, folder: Path) -> Callable[[str, tuple], None]:
-    """The killer as a hook that also understands paths relative to `folder`, the working folder of the process."""
-
-    def hook(event: str, arguments: tuple) -> None:
-        if arguments and isinstance(arguments[0], str | os.PathLike):
-            killer(event, (os.path.join(folder, os.fspath(arguments[0])), *arguments[1:]))
-
-    return hook
 
 
 def prune_run(arguments: list[str]) -> Callable[[], None]:
@@ -285,45 +225,6 @@ def prune_export(arguments: list[str]) -> Callable[[], None]:
         export(arguments)
 
     return command
-
-
-def content(folder: Path) -> dict[str, object]:
-    """What every file below a folder holds, times left out: path -> bytes, or parsed JSON."""
-    return {name: _content(path) for name, path in files(folder).items()}
-
-
-def files(folder: Path) -> dict[str, Path]:
-    """Every file below a folder: path from there -> path."""
-    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-
-
-def difference(found: object, expected: object) -> str:
-    """Where two unequal contents begin to differ, and how, in words."""
-    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() == expected.keys():
-        key = next(key for key in found if found[key] != expected[key])
-        return f", {key}{difference(found[key], expected[key])}"
-    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        place = next(place for place in range(len(found)) if found[place] != expected[place])
-        return f", item {place}{difference(found[place], expected[place])}"
-    if isinstance(found, bytes) and isinstance(expected, bytes):
-        places = [place for place, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other]
-        first = places[0] if places else min(len(found), len(expected))
-        return f" from byte {first} of {len(found)} on ({len(places)} others; {len(expected)} bytes undisturbed)"
-    return f": {found!r}, not {expected!r}"
-
-
-def _content(path: Path) -> object:
-    if path.suffix == ".json":
-        return _without_times(json.loads(path.read_text()))
-    if path.suffix == ".jsonl":
-        return [_without_times(json.loads(line)) for line in path.read_text().splitlines()]
-    return path.read_bytes()
-
-
-def _without_times(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_times(item) for key, item in value.items() if key not in TIMES}
-    return value
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import fault_harness as harness
+from fault_comparison import content
 from pruneexp import cli
 from pruneexp.trainer import Trainer
 
@@ -47,7 +48,7 @@ def test_a_signal_in_mid_step_leaves_a_run_that_the_same_command_finishes(kind, 
     assert "stopped by SIGTERM; the same command resumes outputs" in errors
     assert "stopped by SIGINT; the same command resumes outputs" in errors
     assert prune_run(tmp_path / "stopped", monkeypatch, kind) == 0
-    assert harness.content(tmp_path / "stopped") == harness.content(tmp_path / "steady")
+    assert content(tmp_path / "stopped") == content(tmp_path / "steady")
 
 
 @pytest.mark.slow
