@@ -28,7 +28,7 @@ for requirement in [*project["dependencies"], *project["optional-dependencies"][
         print(f"{name}=={lowest}.*" if lowest.count(".") < 2 else f"{name}=={lowest}")
 PYTHON
 cat "$constraints"
-"$work/venv/bin/pip" install --quiet --constraint "$constraints" -e "$root" pytest hypothesis
+"$work/venv/bin/pip" install --quiet --constraint "$constraints" -e "$root[dev]"
 "$work/venv/bin/pip" list --format=freeze | grep -iE '^(accelerate|datasets|hydra-core|matplotlib|numpy|omegaconf|pyyaml|rich|safetensors|scikit-learn|timm|torch|torch-pruning|torchvision|transformers|wandb)='
 cd "$root"
 OMP_NUM_THREADS=1 PYTHONPATH="$root" "$work/venv/bin/python" -m pytest ${TESTS:-tests}
