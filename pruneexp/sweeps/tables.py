@@ -15,7 +15,7 @@ A table file has these keys, each of which may be left out:
 
 `rows` and `columns` may also be lists of such mappings, which stands for every combination, labels joined by ", ".
 An override is a text as on the command line: "sparsity=0.9". "~sparsity" withdraws an earlier one (common, row,
-column). Options of an auxiliary task (`auxiliary.path=...`) go to the cells that have one.
+column). Options of an auxiliary task (`auxiliary.path=...`) go to the cells that have one, or may from an experiment.
 
 What the command line gives besides comes on top. An option that rows or columns set selects those that set it to a
 given value (`sparsity=0.9` of columns 0.8, 0.9, 0.95); if none does, the given value takes the place of theirs and
@@ -62,6 +62,7 @@ def expand(name: str | None, node: Mapping[str, Any] | None, size: str, given: G
     Raises:
         ConfigError: the node is no table, has no such size, or no cells.
     """
+    of_table = node is not None
     node = _checked(name, dict(node or {}), size)
     seeds = given.get("seed") or [str(seed) for seed in node["seeds"] or []]
     common = _overrides(node["common"], name)
@@ -77,7 +78,7 @@ def expand(name: str | None, node: Mapping[str, Any] | None, size: str, given: G
             cells = narrowed(cells, key, values)
     if not cells:
         raise ConfigError(f"table={name}: has no cells; it needs rows and columns")
-    cells = [_complete(cell, common) for cell in cells]
+    cells = [_complete(cell, common, of_table=of_table) for cell in cells]
     cells = list({(cell.row.label, cell.column.label): cell for cell in cells}.values())
     if seeds:
         cells = [replace(cell, overrides=joined(cell.overrides, {"seed": seed})) for cell in cells for seed in seeds]
@@ -151,15 +152,20 @@ def _overrides(overrides: Any, name: str | None) -> dict[str, str]:
     return joined(*({key: value} for key, value in pairs))
 
 
-def _complete(cell: Cell, common: Mapping[str, str]) -> Cell:
-    """The cell with all its overrides, but those withdrawn, and options of auxiliary tasks that it has not."""
+def _complete(cell: Cell, common: Mapping[str, str], *, of_table: bool) -> Cell:
+    """The cell with all its overrides, but those withdrawn, and options of auxiliary tasks that it has not.
+
+    A task that an experiment may bring along is there unless the cell has none; so is any in a plain grid.
+    """
     every = joined(common, cell.row.overrides, cell.column.overrides)
     given = {key: value for key, value in every.items() if value or not key.startswith(WITHDRAWN)}
-    tasks = {key: value for key, value in given.items() if re.fullmatch(r"auxiliary(@\w+)?", key)}
-    on = {key.rpartition("@")[2] for key, value in tasks.items() if value != "none"}
+    tasks = {
+        key.rpartition("@")[2]: value for key, value in given.items() if re.fullmatch(r"auxiliary(@\w+)?", plain(key))
+    }
+    unknown = "none" if of_table and "experiment" not in given else "some"
     kept = {
         key: value
         for key, value in given.items()
-        if not re.match(r"auxiliary(_\w+)?\.", plain(key)) or plain(key).partition(".")[0] in on
+        if not re.match(r"auxiliary(_\w+)?\.", plain(key)) or tasks.get(plain(key).partition(".")[0], unknown) != "none"
     }
     return replace(cell, overrides=kept)

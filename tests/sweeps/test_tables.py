@@ -100,6 +100,25 @@ def test_options_of_an_auxiliary_task_go_to_the_cells_that_have_one():
     assert found["a", "without", None] == "auxiliary=none"
 
 
+def test_options_of_an_auxiliary_task_that_an_experiment_may_bring_along_stay():
+    node = {"rows": {"a": "experiment=e"}, "columns": {"with": [], "without": "auxiliary=none"}}
+    found = cells(node=node, **{"auxiliary.path": ["p"]})
+    assert found["a", "with", None] == "experiment=e auxiliary.path=p"
+    assert found["a", "without", None] == "experiment=e auxiliary=none"
+
+
+def test_a_plain_grid_keeps_options_of_an_auxiliary_task_where_it_does_not_choose_none():
+    def words(**given):
+        return [" ".join(cell.words()) for cell in expand(None, None, "full", given).cells]
+
+    assert words(**{"experiment": ["e"], "auxiliary.path": ["p"]}) == ["experiment=e auxiliary.path=p"]
+    assert words(**{"auxiliary.path": ["p"]}) == ["auxiliary.path=p"]  # and Hydra says that there is no such option
+    chosen = {"auxiliary": ["none", "glue/stsb"], "auxiliary.path": ["p"]}
+    assert words(**chosen) == ["auxiliary=none", "auxiliary=glue/stsb auxiliary.path=p"]
+    second = {"+auxiliary@auxiliary_2": ["glue/rte"], "auxiliary_2.path": ["q"]}
+    assert words(**second) == ["+auxiliary@auxiliary_2=glue/rte auxiliary_2.path=q"]
+
+
 def test_a_plain_grid_has_a_row_for_each_combination_but_of_seeds():
     table = expand(
         None, None, "full", {"method": ["a", "b"], "epochs": ["2"], "sparsity": ["1", "2"], "seed": ["1", "2"]}
