@@ -68,7 +68,7 @@ def test_a_unit_that_is_switched_off_is_as_good_as_masked(make, kind):
         keep = torch.arange(group.unit_count)[None] > 0  # the first unit goes
         masks.append(group.masks(keep))
         for part in group.switches:
-            factor = part.expand(keep[0].double(), group.dims[part.parameter])
+            factor = part.expand(keep[0].double(), len(group.shapes[part.parameter]))
             switched[part.parameter] = switched.get(part.parameter, 1) * factor
     apply_masks_(dict(network.named_parameters()), merged(masks))
     apply_masks_(dict(other.named_parameters()), switched)
