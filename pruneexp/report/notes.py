@@ -1,8 +1,10 @@
 """What a reader of a table must know: how often, what is missing, whose the papers' numbers are, what differs."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from pruneexp.report.axes import cells_of, key_text
+from pruneexp.report.finished import FinishedRun
 from pruneexp.report.numbers import number
 from pruneexp.report.options import differing
 from pruneexp.report.references import CERTAINTIES
@@ -57,22 +59,31 @@ def _how(table: Table) -> str:
 
 
 def dense_notes(table: Table) -> list[str]:
-    """The scores of the dense models that the runs started from, for each model and data set."""
+    """The scores of the dense models that the runs started from, for each model and for each part of a data set."""
+    runs = table.layout.all_runs
+    if len({run.summary["headline"]["name"] for run in runs}) > 1:
+        return []
     lines = []
-    headlines = {run.summary["headline"]["name"] for run in table.layout.all_runs}
-    for key, runs in cells_of(table.layout.all_runs, ["model", "dataset"]).items():
-        by_seed = {(run.seed, dense) for run in runs if (dense := number(run, "dense.value")) is not None}
-        if not by_seed or len(headlines) > 1:
-            continue
-        statistic = Statistic(tuple(value for _, value in sorted(by_seed)))
-        name = runs[0].summary["headline"]["name"]
-        scale, unit, decimals = (100, " %", 2) if is_percentage(name) else (1, "", 3)
-        count = f" (n = {statistic.n})"
-        same = len({value for _, value in by_seed}) == 1
-        spread = "" if same or statistic.std is None else f" ± {statistic.std * scale:.{decimals}f}"
-        text = f"{statistic.mean * scale:.{decimals}f}{spread}{unit}{count if spread else ''}"
-        lines.append(f"Dense, {key_text(('model', 'dataset'), key)}: {name} {text}.")
+    for own in cells_of(runs, ["model", "dataset"]).values():
+        parts = [name for name in differing(run.decisions for run in own) if name.startswith("dataset.")]
+        names = ["model", "dataset", *parts]
+        for key, alike in cells_of(own, names).items():
+            score = _dense_score(alike)
+            lines += [f"Dense, {key_text(names, key)}: {score}."] if score else []
     return lines
+
+
+def _dense_score(runs: Sequence[FinishedRun]) -> str | None:
+    """The score of the dense models that runs of one kind started from, one for each seed; None if there is none."""
+    by_seed = {(run.seed, dense) for run in runs if (dense := number(run, "dense.value")) is not None}
+    if not by_seed:
+        return None
+    statistic = Statistic(tuple(value for _, value in sorted(by_seed)))
+    name = runs[0].summary["headline"]["name"]
+    scale, unit, decimals = (100, " %", 2) if is_percentage(name) else (1, "", 3)
+    same = len({value for _, value in by_seed}) == 1
+    spread = "" if same or statistic.std is None else f" ± {statistic.std * scale:.{decimals}f}"
+    return f"{name} {statistic.mean * scale:.{decimals}f}{spread}{unit}{f' (n = {statistic.n})' if spread else ''}"
 
 
 def _sources(table: Table) -> list[str]:

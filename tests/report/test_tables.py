@@ -102,6 +102,15 @@ def test_correlations_are_no_percentages(make_run, grid):
     assert "Dense, resnet20, digits: pearson 0.750." in grid().notes
 
 
+def test_dense_models_of_parts_of_the_data_are_apart(make_run, grid):
+    for fraction, dense in ((None, 0.75), (0.5, 0.5)):
+        for seed in (1, 2):
+            make_run(0.25, seed=seed, dense_score=dense + seed / 100, dataset__fraction=fraction)
+    made = grid()
+    assert "Dense, resnet20, digits: accuracy 76.50 ± 0.71 % (n = 2)." in made.notes
+    assert "Dense, resnet20, digits, dataset.fraction=0.5: accuracy 51.50 ± 0.71 % (n = 2)." in made.notes
+
+
 def test_runs_of_several_headlines_make_several_tables(make_run, tables):
     make_run(0.5, dataset="glue/mrpc")
     make_run(0.75, dataset="glue/stsb", metric="pearson")
