@@ -1,12 +1,12 @@
 """What may be pruned: weights, and the groups that a pattern makes of them."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Any
 
 from torch import nn
 
+from pruneexp.datasets.base import Batch
 from pruneexp.groups import Group
 from pruneexp.models.parts import parts
 from pruneexp.patterns import Pattern
@@ -15,19 +15,19 @@ logger = logging.getLogger("pruneexp")
 
 
 def groups_of(
-    model: nn.Module, pattern: Pattern, exclude: Iterable[str], example: Callable[[], Any]
+    model: nn.Module, pattern: Pattern, exclude: Iterable[str], batches: Iterable[Batch]
 ) -> tuple[dict[str, Group], dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """The groups that a pattern makes of the prunable weights, by name, and all parameters in them, by dense name.
 
     The last are parameters that lose entries with the groups' units without being counted (`SliceGroup.companions`).
 
-    example: gives inputs that the network takes, for patterns that follow a forward pass.
+    batches: of training; the first is an example of inputs, for patterns that follow a forward pass.
 
     Raises:
         ValueError: as `prunable`, or the pattern fits no weight.
     """
     candidates = prunable(model, exclude)
-    groups = {group.name: group for group in pattern.groups(candidates, model, example)}
+    groups = {group.name: group for group in pattern.groups(candidates, model, lambda: next(iter(batches))["inputs"])}
     names = [name for group in groups.values() for name in group.parameters]
     if not names:
         raise ValueError(

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Everything that docs/performance.md leaves open for want of a GPU, in one command; needs one NVIDIA GPU with 24 GB and the
-# development install. A figure that is there already is not measured again, so that the command may be repeated when its time
-# ran out.
+# Everything that docs/performance.md leaves open for want of a GPU, in one command; needs an NVIDIA GPU and the development
+# install. A figure that is there already is not measured again, so that the command may be repeated when its time ran out.
 #
 #   scripts/measure_on_gpu.sh FOLDER        one JSON file for each figure, and tests.log
 set -euo pipefail
 
-folder=${1:?a folder for the figures}
+folder=$(realpath -m "${1:?a folder for the figures}")
 cd "$(dirname "$0")/.."
 if ! python -c "import sys, torch; sys.exit(not torch.cuda.is_available())" 2> /dev/null; then
     echo "measure_on_gpu: torch is not installed for this python, or sees no GPU" >&2

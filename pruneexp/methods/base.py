@@ -178,9 +178,7 @@ class Pruner(Method):
 
     def setup(self, model: nn.Module, setting: Setting) -> None:
         """Finds the groups of prunable weights and checks that the schedule reaches its target in this training."""
-        self.groups, self.weights, self.companions = groups_of(
-            model, self.pattern, self.exclude, lambda: next(iter(setting.batches))["inputs"]
-        )
+        self.groups, self.weights, self.companions = groups_of(model, self.pattern, self.exclude, setting.batches)
         self.timeline = setting.timeline
         self.seed = setting.seed
         self.schedule.check(self.target, setting.timeline)

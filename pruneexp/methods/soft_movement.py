@@ -82,9 +82,7 @@ class SoftMovement(Method):
             )
         self.schedule.check(self.threshold, setting.timeline)
         self.timeline = setting.timeline
-        self.groups, self.weights, self.companions = groups_of(
-            model, self.pattern, self.exclude, lambda: next(iter(setting.batches))["inputs"]
-        )
+        self.groups, self.weights, self.companions = groups_of(model, self.pattern, self.exclude, setting.batches)
         self.scores = {name: scores_of(group, self.weights) for name, group in self.groups.items()}
         self.attach(model, masked(self.groups, self.scores))
 

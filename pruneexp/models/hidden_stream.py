@@ -31,6 +31,11 @@ class HiddenStream:
     readers: tuple[str, ...]
     norms: tuple[str, ...]
 
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The readers behind the encoder layers, each of which has two writers and four readers."""
+        return self.readers[2 * len(self.writers) :]
+
 
 def hidden_stream(network: nn.Module) -> HiddenStream | None:
     """The stream of the one encoder in a network, wherever it sits in it. The network must be plain.

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from pruneexp.groups import Norm, Slice, SliceGroup
-from pruneexp.models.encoder_layers import encoder_layers
 from pruneexp.models.hidden_stream import hidden_stream
 
 KIND = "hidden"
@@ -32,8 +31,7 @@ def hidden_group(network: nn.Module, norm: Norm, weights: Container[str] | None 
             f"pattern.units: the hidden dimensions of {type(network).__name__} are not those of an encoder built like "
             "BERT, RoBERTa or DistilBERT; leave hidden out"
         )
-    layers = encoder_layers(network)
-    columns = [path for layer in layers for path in (layer.query, layer.key, layer.value, layer.ffn_input)]
+    columns = [path for path in stream.readers if path not in stream.behind]
     names = [f"{path}.weight" for path in (*columns, *stream.writers)]
     if fixed := [name for name in names if weights is not None and name not in weights]:
         raise ValueError(

@@ -62,11 +62,6 @@ def _kept(zero: dict[str, Tensor], stream: HiddenStream, dead: Tensor) -> list[K
     return [Kept("the hidden dimension", units, f"{name} is not zero there") for name, units in Counter(alive).items()]
 
 
-def _behind(stream: HiddenStream) -> tuple[str, ...]:
-    """The readers behind the encoder layers, each of which has two writers and four readers."""
-    return stream.readers[2 * len(stream.writers) :]
-
-
 @torch.enable_grad()
 def _linear_layers_read(network: nn.Module, stream: HiddenStream, inputs: Any, dead: Tensor) -> bool:
     """Whether the last norm's output goes to the reader behind the layers, dimension by dimension, and nowhere else.
@@ -85,7 +80,7 @@ def _linear_layers_read(network: nn.Module, stream: HiddenStream, inputs: Any, d
         return args[0].detach(), *args[1:]
 
     hooks = [network.get_submodule(stream.norms[-1]).register_forward_hook(open_)]
-    hooks += [network.get_submodule(name).register_forward_pre_hook(close) for name in _behind(stream)]
+    hooks += [network.get_submodule(name).register_forward_pre_hook(close) for name in stream.behind]
     try:
         outputs = tensors(call(network, inputs))
     finally:
@@ -116,7 +111,7 @@ def _cut_(network: nn.Module, stream: HiddenStream, dead: Tensor, *, spread: boo
     for name in (*stream.embeddings, *stream.writers):
         cut_(network.get_submodule(name), outputs=dead)
     for name in stream.readers:
-        if not (spread and name in _behind(stream)):
+        if not (spread and name in stream.behind):
             cut_(network.get_submodule(name), inputs=dead)
     for name in stream.norms:
         norm = network.get_submodule(name)
