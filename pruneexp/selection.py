@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruneexp.cpu_kernels import cpu_kernels
+
 BLOCK = 1 << 18
 """Values worked on at a time on a CPU: what the steps of a formula pass on then stays in its cache (1 MiB)."""
 
@@ -88,27 +90,16 @@ class WarmBoundary:
         on_cpu = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
         if not on_cpu or values.shape[0] > 1:
             return boundary(values.abs(), k)
-        found = None if self.edges is None else self._from_band(values[0].detach().numpy(), k)
+        found = None if self.edges is None else self._from_band(values[0].detach(), k)
         lower, upper = boundary(values.abs(), k) if found is None else torch.from_numpy(found).view(2, 1, 1)
         self._follow(lower.item(), upper.item())
         return lower, upper
 
-    def _from_band(self, values: np.ndarray, k: int) -> np.ndarray | None:
+    def _from_band(self, values: Tensor, k: int) -> np.ndarray | None:
         """The k-th magnitude and the next, if both are in the band."""
         low, high = self.edges[0] * (1 - self.width), self.edges[1] * (1 + self.width)
-        size = min(len(values), BLOCK)
-        magnitudes, is_below, in_band = np.empty(size, values.dtype), np.empty(size, bool), np.empty(size, bool)
-        below, band = 0, []
-        for start in range(0, len(values), size):
-            block = values[start : start + size]
-            m, b, i = (scratch[: len(block)] for scratch in (magnitudes, is_below, in_band))
-            np.abs(block, out=m)
-            np.less(m, low, out=b)
-            below += np.count_nonzero(b)
-            np.less_equal(m, high, out=i)
-            band.append(m[np.not_equal(i, b, out=i)])
+        below, band = _below_and_within(values, low, high)
         rank = k - below  # of the k-th value within the band, from 1
-        band = np.concatenate(band)
         return np.partition(band, (rank - 1, rank))[rank - 1 : rank + 1] if 1 <= rank < len(band) else None
 
     def _follow(self, lower: float, upper: float) -> None:
@@ -117,3 +108,22 @@ class WarmBoundary:
             moved = max(abs(lower - self.edges[0]), abs(upper - self.edges[1])) / self.edges[1]
             self.width = min(0.5, max(1e-3, 0.8 * self.width, 10 * moved))
         self.edges = (lower, upper)
+
+
+def _below_and_within(values: Tensor, low: float, high: float) -> tuple[int, np.ndarray]:
+    """How many magnitudes are below `low`, and those in [low, high]; values: (units,), float32 or float64 on a CPU."""
+    kernels = cpu_kernels() if values.dtype == torch.float32 and values.is_contiguous() else None
+    if kernels is not None:
+        return kernels.count_and_band(values, low, high)
+    rest, below, band = values.numpy(), 0, []
+    size = min(len(rest), BLOCK)
+    magnitudes, is_below, in_band = np.empty(size, rest.dtype), np.empty(size, bool), np.empty(size, bool)
+    for start in range(0, len(rest), size):
+        block = rest[start : start + size]
+        m, b, i = (scratch[: len(block)] for scratch in (magnitudes, is_below, in_band))
+        np.abs(block, out=m)
+        np.less(m, low, out=b)
+        below += np.count_nonzero(b)
+        np.less_equal(m, high, out=i)
+        band.append(m[np.not_equal(i, b, out=i)])
+    return below, np.concatenate(band)

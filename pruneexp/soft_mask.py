@@ -4,13 +4,15 @@
     d w_hat/dw = m (1 + (2 w^2 / tau) (1 - m))        t and tau held constant
 
 The formulas are those of pruneexp.methods.pdp. Nothing but w is kept for the backward pass: computing m a second time
-costs little more than storing and reading it. On a CPU the steps run over blocks that stay in its cache.
+costs little more than storing and reading it. On a CPU compiled loops (pruneexp.cpu_kernels) make one pass of each;
+without them the steps run over blocks that stay in its cache.
 """
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from pruneexp.cpu_kernels import CpuKernels, cpu_kernels
 from pruneexp.selection import BLOCK, in_memory_order
 
 
@@ -28,59 +30,99 @@ class _SoftMasked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, t_squared: Tensor, tau: Tensor) -> Tensor:
         ctx.save_for_backward(weight, t_squared, tau)
-        mask = _Mask(weight, t_squared, tau)
         result = torch.empty_like(weight)
-        for w, out in _blocks(weight, result):
-            mask(w, out).mul_(w)
+        mask, pieces = _mask_and_pieces(t_squared, tau, weight, result)
+        for w, out in pieces:
+            mask.masked(w, out)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, t_squared, tau = ctx.saved_tensors
-        mask = _Mask(weight, t_squared, tau)
         result = torch.empty_like(weight)
-        for w, g, out in _blocks(weight, gradient, result):
-            mask.slope(w, out).mul_(g)
+        mask, pieces = _mask_and_pieces(t_squared, tau, weight, gradient, result)
+        for w, g, out in pieces:
+            mask.masked_backward(w, g, out)
         return result, None, None
 
 
 class _Mask:
-    """m and d w_hat/dw. Their constants are numbers on a CPU, tensors elsewhere so that nothing waits for a device."""
+    """The two formulas on any device, in operations of torch; nothing waits for the values of t^2 and tau."""
 
-    def __init__(self, weight: Tensor, t_squared: Tensor, tau: Tensor) -> None:
+    def __init__(self, t_squared: Tensor, tau: Tensor) -> None:
         self.t_squared = t_squared
         self.tau = tau
-        self.eager_on_cpu = _eager_on_cpu(weight)
-        if self.eager_on_cpu:
-            self.sharpness = 1 / tau.item()
-            self.offset = torch.tensor(-t_squared.item() * self.sharpness, dtype=weight.dtype)
 
-    def __call__(self, w: Tensor, out: Tensor) -> Tensor:
+    def masked(self, w: Tensor, out: Tensor) -> None:
+        """m w, written to `out`."""
+        self.mask(w, out).mul_(w)
+
+    def masked_backward(self, w: Tensor, gradient: Tensor, out: Tensor) -> None:
+        """gradient (m + 2 (w m (1 - m)) w / tau), written to `out`."""
+        mask = self.mask(w, out)
+        inner = torch.ops.aten.sigmoid_backward(w, mask)  # w m (1 - m)
+        self.add_twice_over_tau(mask, inner, w).mul_(gradient)
+
+    def mask(self, w: Tensor, out: Tensor) -> Tensor:
         """m, written to `out`."""
-        if self.eager_on_cpu:
-            return torch.addcmul(self.offset, w, w, value=self.sharpness, out=out).sigmoid_()
         return torch.addcmul(self.t_squared, w, w, value=-1, out=out).div_(-self.tau).sigmoid_()
 
-    def slope(self, w: Tensor, out: Tensor) -> Tensor:
-        """m + 2 (w m (1 - m)) w / tau, written to `out`; the brackets are what a sigmoid's backward pass computes."""
-        mask = self(w, out)
-        inner = torch.ops.aten.sigmoid_backward(w, mask)
-        if self.eager_on_cpu:
-            return mask.addcmul_(inner, w, value=2 * self.sharpness)
+    def add_twice_over_tau(self, mask: Tensor, inner: Tensor, w: Tensor) -> Tensor:
+        """mask + 2 inner w / tau, in the place of `mask`."""
         return mask.addcdiv_(inner.mul_(w), self.tau, value=2)
 
 
-def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Flat pieces of tensors that share one dense memory layout; elsewhere than on a CPU, or without, all at once."""
-    if tensors[0].numel() <= BLOCK or not _eager_on_cpu(tensors[0]):
-        return [tensors]
+class _MaskOnCpu(_Mask):
+    """The same with t^2 and tau as numbers, which saves operations."""
+
+    def __init__(self, t_squared: Tensor, tau: Tensor) -> None:
+        self.sharpness = 1 / tau.item()
+        self.offset = torch.tensor(-t_squared.item() * self.sharpness, dtype=tau.dtype)
+
+    def mask(self, w: Tensor, out: Tensor) -> Tensor:
+        return torch.addcmul(self.offset, w, w, value=self.sharpness, out=out).sigmoid_()
+
+    def add_twice_over_tau(self, mask: Tensor, inner: Tensor, w: Tensor) -> Tensor:
+        return mask.addcmul_(inner, w, value=2 * self.sharpness)
+
+
+class _CompiledMask(_Mask):
+    """The same in one pass each."""
+
+    def __init__(self, kernels: CpuKernels, t_squared: Tensor, tau: Tensor) -> None:
+        self.kernels = kernels
+        self.sharpness = 1 / tau.item()
+        self.offset = -t_squared.item() * self.sharpness
+
+    def masked(self, w: Tensor, out: Tensor) -> None:
+        self.kernels.masked(w, out, self.sharpness, self.offset)
+
+    def masked_backward(self, w: Tensor, gradient: Tensor, out: Tensor) -> None:
+        self.kernels.masked_backward(w, gradient, out, self.sharpness, self.offset)
+
+
+def _mask_and_pieces(t_squared: Tensor, tau: Tensor, *tensors: Tensor) -> tuple[_Mask, list[tuple[Tensor, ...]]]:
+    """What computes the mask of the first tensor here, and the pieces of all of them that it takes at a time."""
+    if not _eager_on_cpu(tensors[0]):
+        return _Mask(t_squared, tau), [tensors]
+    flat = _flat(tensors)
+    if flat is None:
+        return _MaskOnCpu(t_squared, tau), [tensors]
+    kernels = cpu_kernels() if tau.dtype == torch.float32 else None
+    if kernels is not None:
+        return _CompiledMask(kernels, t_squared, tau), [flat]
+    return _MaskOnCpu(t_squared, tau), list(zip(*(tensor.split(BLOCK) for tensor in flat), strict=True))
+
+
+def _flat(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """One-dimensional views of tensors that share one dense memory layout; None of others."""
     if len({_strides(tensor) for tensor in tensors}) > 1:
-        return [tensors]
+        return None
     ordered = [in_memory_order(tensor) for tensor in tensors]
     if not all(tensor.is_contiguous() for tensor in ordered):
-        return [tensors]
-    return list(zip(*(tensor.view(-1).split(BLOCK) for tensor in ordered), strict=True))
+        return None
+    return tuple(tensor.view(-1) for tensor in ordered)
 
 
 def _strides(tensor: Tensor) -> tuple[int, ...]:
@@ -89,5 +131,5 @@ def _strides(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _eager_on_cpu(tensor: Tensor) -> bool:
-    """Whether blocks help: a compiler fuses the whole formula itself, and a GPU is slower at many small pieces."""
+    """Whether to choose pieces here: torch.compile makes its own loops, and a GPU is slower at many small ones."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -19,6 +19,7 @@ LAYERS = (
         "gates",
         "learned_masks",
         "soft_mask",
+        "cpu_kernels",
         "hard_concrete",
         "lagrangian",
         "learned_gates",

@@ -1,4 +1,4 @@
-"""The fused soft mask against the formula written out, in both of its forms: blocks on a CPU, and whole tensors."""
+"""The fused soft mask against the formula written out, in all its forms: compiled, in blocks, whole tensors."""
 
 import math
 
@@ -8,15 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruneexp import soft_mask
+from pruneexp.cpu_kernels import cpu_kernels
 from pruneexp.soft_mask import soft_masked
 
-FORMS = ("blocks", "whole")  # "whole" is what a GPU and a compiler see
+FORMS = ("compiled", "blocks", "whole")  # "whole" is what a GPU and torch.compile see
 
 
 def use(form, monkeypatch, block=5):
     monkeypatch.setattr(soft_mask, "BLOCK", block)
     if form == "whole":
         monkeypatch.setattr(soft_mask, "_eager_on_cpu", lambda tensor: False)
+    if form == "compiled" and cpu_kernels() is None:
+        pytest.skip("no C compiler")
+    if form == "blocks":
+        monkeypatch.setattr(soft_mask, "cpu_kernels", lambda: None)
 
 
 @pytest.fixture(params=FORMS)
@@ -83,7 +88,8 @@ def check_against_float64(weight, t, tau):
     slope = mask * (1 + 2 * w.square() / tau * rest)
     finfo = torch.finfo(weight.dtype)
     relative = 4 * finfo.eps * (1 + (w.square() + t_squared) / tau)
-    assert ((got - mask * w).abs() <= relative * (mask * w).abs() + finfo.tiny).all()
+    # A mask below the smallest normal number may be 0.
+    assert ((got - mask * w).abs() <= relative * (mask * w).abs() + finfo.tiny * (1 + w.abs())).all()
     # 1 - m is rounded where m is near 1, and comes multiplied by 2 w^2 / tau.
     assert ((got_slope - slope).abs() <= relative * (slope + mask) + 200 * finfo.tiny).all()
 
@@ -100,16 +106,17 @@ def layouts():
     }
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("of_gradient", layouts())
 @pytest.mark.parametrize("of_weight", layouts())
-def test_any_memory_layout(form, of_weight, of_gradient):
-    weight, gradient = layouts()[of_weight], layouts()[of_gradient]
+def test_any_memory_layout(form, of_weight, of_gradient, dtype):
+    weight, gradient = layouts()[of_weight].to(dtype), layouts()[of_gradient].to(dtype)
     for got, want in zip(
         output_and_gradient(fused, weight, 0.7, 0.2, gradient),
         output_and_gradient(naive, weight.contiguous(), 0.7, 0.2, gradient.contiguous()),
         strict=True,
     ):
-        assert torch.allclose(got, want, rtol=1e-12)
+        assert torch.allclose(got, want, rtol=100 * torch.finfo(dtype).eps)
 
 
 def test_the_result_keeps_the_layout_of_a_dense_weight(form):
@@ -132,17 +139,19 @@ def test_gradient_agrees_with_finite_differences(form, name):
     t=st.floats(0, 3),
     sharpness=st.floats(0.1, 200),
     seed=st.integers(0, 1000),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_equal_to_plain_autograd(form, block, shape, t, sharpness, seed):
+def test_equal_to_plain_autograd(form, block, shape, t, sharpness, seed, dtype):
     tau = max(t, 0.1) ** 2 / sharpness
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(form, monkeypatch, block)
-        weight, gradient = randn(shape, seed=seed), randn(shape, seed=seed + 1)
+        weight, gradient = randn(shape, dtype=dtype, seed=seed), randn(shape, dtype=dtype, seed=seed + 1)
         weight[weight.abs() < 0.1] = 0.0
         got = output_and_gradient(fused, weight, t, tau, gradient)
     want = output_and_gradient(naive, weight, t, tau, gradient)
-    assert torch.allclose(got[0], want[0], rtol=1e-10, atol=1e-14)
-    assert torch.allclose(got[1], want[1], rtol=1e-10, atol=1e-12)
+    exact = dtype == torch.float64
+    assert torch.allclose(got[0], want[0], rtol=1e-10 if exact else 1e-3, atol=1e-14 if exact else 1e-6)
+    assert torch.allclose(got[1], want[1], rtol=1e-10 if exact else 1e-3, atol=1e-12 if exact else 1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -162,15 +171,17 @@ def test_a_threshold_of_zero_halves_the_slope_at_zero_and_changes_nothing_else(f
     assert slope.tolist() == [0.5, 0.5, 1.0, 1.0]
 
 
-def test_a_nan_stays_where_it_is(form):
-    weight = randn(12)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_nan_stays_where_it_is(form, dtype):
+    weight = randn(12, dtype=dtype)
     weight[3] = float("nan")
     for result in output_and_gradient(fused, weight, 0.7, 0.2):
         assert result.isnan().nonzero().flatten().tolist() == [3]
 
 
-def test_only_the_weight_is_kept_for_the_backward_pass(form):
-    weight = randn(40).requires_grad_()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_only_the_weight_is_kept_for_the_backward_pass(form, dtype):
+    weight = randn(40, dtype=dtype).requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
         fused(weight, 0.7, 0.2)
