@@ -117,6 +117,8 @@ def _mask_and_pieces(t_squared: Tensor, tau: Tensor, *tensors: Tensor) -> tuple[
 
 def _flat(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """One-dimensional views of tensors that share one dense memory layout; None of others."""
+    if all(tensor.is_contiguous() for tensor in tensors):
+        return tuple(tensor.view(-1) for tensor in tensors)
     if len({_strides(tensor) for tensor in tensors}) > 1:
         return None
     ordered = [in_memory_order(tensor) for tensor in tensors]

@@ -10,14 +10,15 @@ implementation would have it. The time of `nothing` (a small step of the weights
 
 Variants run in one process, one after the other in every round, and medians over rounds are printed: the machine's
 mood hits all alike. With --cpu-time they are of the process's CPU seconds instead of the clock's. Peak memory is taken
-in a process for each variant, over two steps: on a GPU what the allocator gave out, on a CPU how far the resident set
-(VmHWM, Linux only) rose above that of the process with all imports done.
+in processes of its own, over two steps, the median of --peaks of them: on a GPU what the allocator gave out, on a
+CPU how far the resident set (VmHWM, Linux only) rose above that of the process with all imports done.
 """
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def step_of(variant: str, name: str, arguments: argparse.Namespace) -> Step:
 
 def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of a training step by variant, peak memory, and both over dense."""
-    peaks = {variant: peak_in_child(variant) for variant in STEP_VARIANTS}
+    peaks = median_peaks(arguments.peaks)
     variants = {variant: step_of(variant, name, arguments) for variant in STEP_VARIANTS}
     figures = seconds(variants, arguments)
     return {
@@ -117,6 +118,12 @@ def peak_in_child(variant: str) -> float:
     command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", variant]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
+
+
+def median_peaks(processes: int) -> dict[str, float]:
+    """The median peak of each variant over several processes, variants in turn: pages of one process vary by 5 %."""
+    peaks = [{variant: peak_in_child(variant) for variant in STEP_VARIANTS} for _ in range(processes)]
+    return {variant: statistics.median(peak[variant] for peak in peaks) for variant in STEP_VARIANTS}
 
 
 def peak_of(variant: str, name: str, arguments: argparse.Namespace) -> float:
@@ -156,6 +163,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--step", metavar="MODEL", help="the same")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peaks", type=int, default=3, help="processes of which peak memory is the median")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds: for one thread on a busy machine")
