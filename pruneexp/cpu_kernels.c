@@ -6,26 +6,22 @@
 
 enum { SHORT = 1 << 15 }; // weights of which one thread is done before others have woken up
 
-// 1 / (1 + exp(-x)) to a few units in the last place, without branches, so that loops over it become vector instructions.
-// exp(y) = 2^k exp(r) with k the integer nearest to y / ln 2 and |r| <= ln 2 / 2; the series of exp(r) up to r^7 is off by
-// less than 6e-9. What would be below the smallest normal number is 0: denormal ones are slow on many processors.
-static inline float sigmoid(float x)
+// 1 / (1 + 2^x) to a few units in the last place, without branches, so that loops over it become vector instructions.
+// 2^x = 2^k 2^r with k the integer nearest to x; the series of 2^r = exp(r ln 2) up to r^7 is off by less than 6e-9.
+// What would be below the smallest normal number, 2^-126, is 0: denormal ones are slow on many processors.
+static inline float falling(float x)
 {
     const float to_integer = 12582912.0f; // 1.5 x 2^23: adding it leaves the nearest integer in the low bits
-    float y = -x;
-    y = y > 88.0f ? 88.0f : y;
-    y = y < -88.0f ? -88.0f : y;
-    float shifted = y * 1.44269504f + to_integer;
-    float k = shifted - to_integer;
-    float r = y - k * 0.693145752f; // ln 2 in two parts, of which k times the first is exact
-    r = r - k * 1.42860677e-6f;
-    float series = 1.0f / 5040.0f;
-    series = series * r + 1.0f / 720.0f;
-    series = series * r + 1.0f / 120.0f;
-    series = series * r + 1.0f / 24.0f;
-    series = series * r + 1.0f / 6.0f;
-    series = series * r + 0.5f;
-    series = series * r + 1.0f;
+    float y = x < -126.0f ? -126.0f : x;
+    float shifted = y + to_integer;
+    float r = y - (shifted - to_integer);
+    float series = 1.52527338e-05f; // (ln 2)^7 / 7!, and so on down to (ln 2)^0 / 0!
+    series = series * r + 1.54035304e-04f;
+    series = series * r + 1.33335581e-03f;
+    series = series * r + 9.61812911e-03f;
+    series = series * r + 5.55041087e-02f;
+    series = series * r + 2.40226507e-01f;
+    series = series * r + 6.93147181e-01f;
     series = series * r + 1.0f;
     uint32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
@@ -33,28 +29,33 @@ static inline float sigmoid(float x)
     float power;
     memcpy(&power, &bits, sizeof power);
     float result = 1.0f / (1.0f + series * power);
-    return x < -87.33654f ? 0.0f : result; // ln 2^-126
+    return x > 126.0f ? 0.0f : result;
 }
 
+static const double LOG2_OF_E = 1.4426950408889634;
+
 // out = m w with m = sigmoid(sharpness w^2 + offset)
-void masked(const float *restrict w, float *restrict out, int64_t n, float sharpness, float offset, int threads)
+void masked(const float *restrict w, float *restrict out, int64_t n, double sharpness, double offset, int threads)
 {
+    const float slope = (float)(-sharpness * LOG2_OF_E), start = (float)(-offset * LOG2_OF_E);
     (void)threads; // without OpenMP
 #pragma omp parallel for simd num_threads(threads) if (n > SHORT) schedule(static)
     for (int64_t i = 0; i < n; i++)
-        out[i] = w[i] * sigmoid(sharpness * (w[i] * w[i]) + offset);
+        out[i] = w[i] * falling(slope * (w[i] * w[i]) + start);
 }
 
 // out = gradient times d(m w)/dw = m + 2 sharpness w^2 m (1 - m)
 void masked_backward(const float *restrict w, const float *restrict gradient, float *restrict out, int64_t n,
-                     float sharpness, float offset, int threads)
+                     double sharpness, double offset, int threads)
 {
+    const float slope = (float)(-sharpness * LOG2_OF_E), start = (float)(-offset * LOG2_OF_E);
+    const float twice = (float)(2.0 * sharpness);
     (void)threads;
 #pragma omp parallel for simd num_threads(threads) if (n > SHORT) schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        float m = sigmoid(sharpness * (w[i] * w[i]) + offset);
+        float m = falling(slope * (w[i] * w[i]) + start);
         float inner = w[i] * m * (1.0f - m); // first, so that 0 and not infinity times 0 is far from the threshold
-        out[i] = gradient[i] * (m + 2.0f * sharpness * w[i] * inner);
+        out[i] = gradient[i] * (m + twice * w[i] * inner);
     }
 }
 

@@ -76,13 +76,14 @@ class CpuKernels:
     """The loops, for contiguous float32 tensors of one dimension on a CPU; as many threads as torch has."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        pointer, number, count, threads = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64, ctypes.c_int
+        pointer, count, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        number, single = ctypes.c_double, ctypes.c_float
         self._masked = library.masked
         self._masked.argtypes = [pointer, pointer, count, number, number, threads]
         self._masked_backward = library.masked_backward
         self._masked_backward.argtypes = [pointer, pointer, pointer, count, number, number, threads]
         self._count_and_band = library.count_and_band
-        self._count_and_band.argtypes = [pointer, count, number, number, pointer, count, pointer, threads]
+        self._count_and_band.argtypes = [pointer, count, single, single, pointer, count, pointer, threads]
         self._count_and_band.restype = count
 
     def masked(self, weight: Tensor, out: Tensor, sharpness: float, offset: float) -> None:
