@@ -21,10 +21,10 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("cpu_kernels.c")
-FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
+FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
 # OpenMP is compiled in but not linked: its functions are then found in the library that torch has loaded, and there are
 # no two sets of threads that wait for each other. Where torch has another one, loading fails and one thread must do.
-THREADING = (["-fopenmp"], [])
+ATTEMPTS = (["-march=native", "-fopenmp"], ["-march=native"], ["-mcpu=native"], [])
 SECONDS_TO_COMPILE = 60.0
 
 
@@ -37,9 +37,9 @@ def cpu_kernels() -> "CpuKernels | None":
     if compiler is None:
         logger.info("soft masks are computed by torch, at three times the cost: no C compiler (CC, cc, gcc, clang)")
         return None
-    for threading in THREADING:
+    for options in ATTEMPTS:
         try:
-            return CpuKernels(_compiled(compiler, [*FLAGS, *threading]))
+            return CpuKernels(_compiled(compiler, [*FLAGS, *options]))
         except subprocess.CalledProcessError as error:
             problem = error.stderr.strip() or f"it exits with {error.returncode}"
         except (OSError, subprocess.TimeoutExpired) as error:
