@@ -1,12 +1,14 @@
 import inspect
 import logging
+import struct
 import sys
+import zlib
 
 import pytest
 
 from pruneexp.loggers.base import Logger
 from pruneexp.loggers.wandb import WandB, _flat
-from shared.wandb_offline import offline_runs
+from shared.wandb_offline import BLOCK, FIRST, FULL, LAST, chunks, offline_runs
 
 CONFIG = {"seed": 1, "method": {"_target_": "a.B", "betas": [0.9, 0.999]}, "dataset": None}
 SUMMARY = {
@@ -66,6 +68,17 @@ def lines(count, first=0):
         | padding
         for i in range(first, count)
     ]
+
+
+def test_a_record_that_begins_with_the_last_seven_bytes_of_a_block_is_read():
+    """The reader of these tests: the format has an empty first chunk there."""
+
+    def chunk(kind, payload):
+        return struct.pack("<IHB", zlib.crc32(payload, zlib.crc32(bytes([kind]))), len(payload), kind) + payload
+
+    filling = bytes(BLOCK - 3 * 7)  # after the file's header and its own, before the next
+    data = b":W&B" + bytes(3) + chunk(FULL, filling) + chunk(FIRST, b"") + chunk(LAST, b"two") + chunk(FULL, b"three")
+    assert list(chunks(data)) == [filling, b"two", b"three"]
 
 
 def test_an_offline_run_holds_what_was_logged(tmp_path, warnings):

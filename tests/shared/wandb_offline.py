@@ -10,9 +10,12 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def chunks(data):
-    """The payload of each complete record: chunks of one block each, joined; a wrong checksum raises."""
+    """The payload of each complete record: chunks of one block each, joined; a wrong checksum raises.
+
+    Where just the seven bytes of a header are left in a block, the first chunk of a record there is empty.
+    """
     assert data[:4] == b":W&B"[: len(data)]
-    position, payload = 7, b""
+    position, payload = 7, None
     while position + 7 <= len(data):
         rest_of_block = BLOCK - position % BLOCK
         if rest_of_block < 7:
@@ -23,12 +26,12 @@ def chunks(data):
         if len(chunk) < length:
             return
         assert zlib.crc32(chunk, zlib.crc32(bytes([kind]))) == checksum
-        assert (kind in (FULL, FIRST)) == (payload == b"")
-        payload += chunk
+        assert (kind in (FULL, FIRST)) == (payload is None)
+        payload = (payload or b"") + chunk
         position += 7 + length
         if kind in (FULL, LAST):
             yield payload
-            payload = b""
+            payload = None
 
 
 def records(path, *, timeout=20.0):
