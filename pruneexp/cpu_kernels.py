@@ -35,7 +35,7 @@ def cpu_kernels() -> "CpuKernels | None":
         return None
     compiler = _compiler()
     if compiler is None:
-        logger.info("soft masks are computed by torch, at three times the cost: no C compiler (CC, cc, gcc, clang)")
+        logger.info("soft masks are computed by torch, at twice the cost: no C compiler (CC, cc, gcc, clang)")
         return None
     for options in ATTEMPTS:
         try:
@@ -45,7 +45,7 @@ def cpu_kernels() -> "CpuKernels | None":
         except (OSError, subprocess.TimeoutExpired) as error:
             problem = str(error)
     words = shlex.join(compiler)
-    logger.info("soft masks are computed by torch, at three times the cost: %s does not compile: %s", words, problem)
+    logger.info("soft masks are computed by torch, at twice the cost: %s does not compile: %s", words, problem)
     return None
 
 
