@@ -65,17 +65,17 @@ def test_equal_to_the_formula_to_rounding_wherever_the_mask_is(form, dtype, t):
     """From m = 1e-45 over the threshold to m = 1: the steps of x = (w^2 - t^2) / tau are 0.01."""
     tau = t**2 / 110
     x = torch.arange(-109.9, 60, 0.01, dtype=torch.float64)
-    check_against_float64((t**2 + tau * x).sqrt().to(dtype), t, tau)
+    check_against_float64((t**2 + tau * x).sqrt().to(dtype), t, tau, form)
 
 
 def test_equal_to_the_formula_at_every_float_around_the_threshold(form, monkeypatch):
     use(form, monkeypatch, block=1000)
     t = torch.tensor(0.0421)
     neighbours = (t.view(torch.int32) + torch.arange(-20_000, 20_000, dtype=torch.int32)).view(torch.float32)
-    check_against_float64(torch.cat([neighbours, -neighbours]), t.item(), 0.02 * t.item() ** 2)
+    check_against_float64(torch.cat([neighbours, -neighbours]), t.item(), 0.02 * t.item() ** 2, form)
 
 
-def check_against_float64(weight, t, tau):
+def check_against_float64(weight, t, tau, form):
     """Both results of `weight`'s type, and those of the formula in float64 from the same numbers.
 
     x = w^2 / tau - t^2 / tau has an error of a few units in the last place of its two terms, and so has ln m.
@@ -88,8 +88,8 @@ def check_against_float64(weight, t, tau):
     slope = mask * (1 + 2 * w.square() / tau * rest)
     finfo = torch.finfo(weight.dtype)
     relative = 4 * finfo.eps * (1 + (w.square() + t_squared) / tau)
-    # A mask below the smallest normal number may be 0.
-    assert ((got - mask * w).abs() <= relative * (mask * w).abs() + finfo.tiny * (1 + w.abs())).all()
+    least = finfo.tiny * (1 + w.abs()) if form == "compiled" else finfo.tiny  # compiled masks below tiny are 0
+    assert ((got - mask * w).abs() <= relative * (mask * w).abs() + least).all()
     # 1 - m is rounded where m is near 1, and comes multiplied by 2 w^2 / tau.
     assert ((got_slope - slope).abs() <= relative * (slope + mask) + 200 * finfo.tiny).all()
 
