@@ -73,7 +73,7 @@ def _compiled(compiler: list[str], options: list[str]) -> ctypes.CDLL:
 
 
 class CpuKernels:
-    """The loops, for contiguous float32 tensors of one dimension on a CPU; as many threads as torch has."""
+    """The loops, for contiguous float32 tensors on a CPU; as many threads as torch has."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, count, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int

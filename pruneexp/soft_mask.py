@@ -13,23 +13,27 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pruneexp.cpu_kernels import CpuKernels, cpu_kernels
+from pruneexp.recomputed import Memory
 from pruneexp.selection import BLOCK, in_memory_order
 
 
-def soft_masked(weight: Tensor, threshold_squared: Tensor, temperature: Tensor) -> Tensor:
+def soft_masked(
+    weight: Tensor, threshold_squared: Tensor, temperature: Tensor, *, memory: Memory = torch.empty_like
+) -> Tensor:
     """m(w) w, in the shape, type and memory layout of `weight`; gradient flows to `weight` only, and only once.
 
     threshold_squared, temperature: t^2 >= 0 and tau > 0, one number each. 16-bit weights are computed with in 32 bits.
+    memory: where the backward pass gets that of its result from.
     """
     wide = torch.promote_types(weight.dtype, torch.float32)
-    constants = (value.view(()).to(wide) for value in (threshold_squared, temperature))
-    return _SoftMasked.apply(weight.to(wide), *constants).to(weight.dtype)
+    return _SoftMasked.apply(weight.to(wide), threshold_squared, temperature, memory).to(weight.dtype)
 
 
 class _SoftMasked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, t_squared: Tensor, tau: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, weight: Tensor, t_squared: Tensor, tau: Tensor, memory: Memory) -> Tensor:
         ctx.save_for_backward(weight, t_squared, tau)
+        ctx.memory = memory
         result = torch.empty_like(weight)
         mask, pieces = _mask_and_pieces(t_squared, tau, weight, result)
         for w, out in pieces:
@@ -38,21 +42,21 @@ class _SoftMasked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         weight, t_squared, tau = ctx.saved_tensors
-        result = torch.empty_like(weight)
+        result = ctx.memory(weight)
         mask, pieces = _mask_and_pieces(t_squared, tau, weight, gradient, result)
         for w, g, out in pieces:
             mask.masked_backward(w, g, out)
-        return result, None, None
+        return result, None, None, None
 
 
 class _Mask:
     """The two formulas on any device, in operations of torch; nothing waits for the values of t^2 and tau."""
 
     def __init__(self, t_squared: Tensor, tau: Tensor) -> None:
-        self.t_squared = t_squared
-        self.tau = tau
+        self.t_squared = t_squared.view(())
+        self.tau = tau.view(())
 
     def masked(self, w: Tensor, out: Tensor) -> None:
         """m w, written to `out`."""
@@ -78,7 +82,7 @@ class _MaskOnCpu(_Mask):
 
     def __init__(self, t_squared: Tensor, tau: Tensor) -> None:
         self.sharpness = 1 / tau.item()
-        self.offset = torch.tensor(-t_squared.item() * self.sharpness, dtype=tau.dtype)
+        self.offset = torch.tensor(-t_squared.item() * self.sharpness, dtype=torch.float64)
 
     def mask(self, w: Tensor, out: Tensor) -> Tensor:
         return torch.addcmul(self.offset, w, w, value=self.sharpness, out=out).sigmoid_()
@@ -106,25 +110,23 @@ def _mask_and_pieces(t_squared: Tensor, tau: Tensor, *tensors: Tensor) -> tuple[
     """What computes the mask of the first tensor here, and the pieces of all of them that it takes at a time."""
     if not _eager_on_cpu(tensors[0]):
         return _Mask(t_squared, tau), [tensors]
-    flat = _flat(tensors)
-    if flat is None:
+    ordered = _ordered(tensors)
+    if ordered is None:
         return _MaskOnCpu(t_squared, tau), [tensors]
-    kernels = cpu_kernels() if tau.dtype == torch.float32 else None
+    kernels = cpu_kernels() if tensors[0].dtype == torch.float32 else None
     if kernels is not None:
-        return _CompiledMask(kernels, t_squared, tau), [flat]
-    return _MaskOnCpu(t_squared, tau), list(zip(*(tensor.split(BLOCK) for tensor in flat), strict=True))
+        return _CompiledMask(kernels, t_squared, tau), [ordered]
+    return _MaskOnCpu(t_squared, tau), list(zip(*(tensor.view(-1).split(BLOCK) for tensor in ordered), strict=True))
 
 
-def _flat(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """One-dimensional views of tensors that share one dense memory layout; None of others."""
+def _ordered(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Contiguous views of tensors that share one dense memory layout; None of others."""
     if all(tensor.is_contiguous() for tensor in tensors):
-        return tuple(tensor.view(-1) for tensor in tensors)
+        return tensors
     if len({_strides(tensor) for tensor in tensors}) > 1:
         return None
-    ordered = [in_memory_order(tensor) for tensor in tensors]
-    if not all(tensor.is_contiguous() for tensor in ordered):
-        return None
-    return tuple(tensor.view(-1) for tensor in ordered)
+    ordered = tuple(in_memory_order(tensor) for tensor in tensors)
+    return ordered if all(tensor.is_contiguous() for tensor in ordered) else None
 
 
 def _strides(tensor: Tensor) -> tuple[int, ...]:

@@ -1,10 +1,14 @@
-"""The mask work of one training step, for `benchmark_step.py`: PDP's, and that of a first implementation of it."""
+"""The mask work of one training step, for `benchmark_step.py`: PDP's, and that of a first implementation of it.
+
+Layers are stand-ins that do nothing but save their weight for the backward pass, as real ones do.
+"""
 
 import argparse
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from benchmarked_models import EXCLUDE, SPARSITY, network, pdp_on, seconds
 from pruneexp.masks import count_to_prune
@@ -37,6 +41,20 @@ def plain_soft_mask(weight: Tensor, threshold_of: Callable[[Tensor, int], Tensor
     return weight * ((weight.square() - t.square()) / (TAU * t.square())).sigmoid()
 
 
+class StandIn(torch.autograd.Function):
+    """What a layer does with its weight: saves it, asks for it in the backward pass, and has a gradient for it."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, weight: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, gradient)
+        return weight.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, of_output: Tensor) -> tuple[Tensor, None]:
+        _, gradient = ctx.saved_tensors
+        return gradient, None
+
+
 def mask_work(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of the mask work of one step, by variant, and ratios."""
     device = torch.device(arguments.device)
@@ -45,28 +63,34 @@ def mask_work(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     gradients = {key: torch.randn_like(weight) for key, weight in plain.items()}
     fixed = {key: (weight.abs() > weight.abs().median()).to(weight) for key, weight in plain.items()}
     method = pdp_on(model, info, arguments.overrides)
+    layers = {key: model.get_submodule(key.rpartition(".")[0]) for key in plain}
+    for key, layer in layers.items():
+        layer.forward = lambda layer=layer, gradient=gradients[key]: StandIn.apply(layer.weight, gradient)
     step = iter(range(1, 10**9))
 
-    def work(weights: Weights, effective_weight: Callable[[str, Tensor], Tensor] | None) -> None:
-        effective = {} if effective_weight is None else {key: effective_weight(key, w) for key, w in weights.items()}
-        for key in reversed(list(effective)):
-            effective.pop(key).backward(gradients[key])
+    def work(weights: Weights, forward: Callable[[str, Tensor], Tensor] | None) -> None:
+        outputs = [] if forward is None else [forward(key, weight) for key, weight in weights.items()]
+        while outputs:
+            outputs.pop().backward()
         with torch.no_grad():  # thresholds move, as in training
             for key, weight in weights.items():
                 weight.add_(gradients[key], alpha=1e-6)
                 weight.grad = None
 
+    def with_mask(effective_weight: Callable[[str, Tensor], Tensor]) -> None:
+        work(plain, lambda key, weight: StandIn.apply(effective_weight(key, weight), gradients[key]))
+
     def pdp() -> None:
         method.before_step(next(step))
-        work(method.weights, lambda key, weight: method.soft_masks[key](weight))
+        work(method.weights, lambda key, _: layers[key]())
 
     variants = {
         "nothing": lambda: work(plain, None),
-        "static": lambda: work(plain, lambda key, weight: weight * fixed[key]),
+        "static": lambda: with_mask(lambda key, weight: weight * fixed[key]),
         "pdp": pdp,
     }
     for key in arguments.variants:
-        variants[key] = lambda of=PLAIN[key]: work(plain, lambda _, weight: plain_soft_mask(weight, of))
+        variants[key] = lambda of=PLAIN[key]: with_mask(lambda _, weight: plain_soft_mask(weight, of))
     figures = seconds(variants, arguments)
     base = figures.pop("nothing")
     figures = {key: value - base for key, value in figures.items()}

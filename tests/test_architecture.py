@@ -18,6 +18,7 @@ LAYERS = (
         "groups",
         "gates",
         "learned_masks",
+        "recomputed",
         "soft_mask",
         "cpu_kernels",
         "hard_concrete",

@@ -30,6 +30,7 @@ from pruneexp.groups import Group, SliceGroup
 from pruneexp.masks import Masks, count_to_prune
 from pruneexp.methods.base import Pruner, Setting
 from pruneexp.patterns import TensorGroup, TensorPattern
+from pruneexp.recomputed import Recomputed
 from pruneexp.selection import WarmBoundary, in_memory_order
 from pruneexp.soft_mask import soft_masked
 
@@ -81,10 +82,12 @@ class Threshold:
 class SoftMask(nn.Module):
     """The parametrization w -> m(w) w of one weight, whose units all lie in it; with a hard mask, w -> mask x w."""
 
-    def __init__(self, pattern: TensorPattern, threshold: Threshold) -> None:
+    def __init__(self, pattern: TensorPattern, threshold: Threshold, layer: nn.Module) -> None:
+        """layer: the module that has the weight."""
         super().__init__()
         self.pattern = pattern
         self.threshold = threshold
+        self.recomputed = Recomputed(layer)
         self.hard: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -95,7 +98,7 @@ class SoftMask(nn.Module):
         if threshold.squared is None:
             return weight
         if threshold.edges is None and self.pattern.single_weights:
-            return soft_masked(weight, threshold.squared, threshold.temperature)
+            return self.recomputed(soft_masked, weight, threshold.squared, threshold.temperature)
         mask = threshold.mask(self.pattern.units(weight.abs()))
         return weight * self.pattern.expand(mask, weight.shape)
 
@@ -159,7 +162,10 @@ class PDP(Pruner):
         }
         within = {name: group for name, group in self.groups.items() if isinstance(group, TensorGroup)}
         across = [group for group in self.groups.values() if isinstance(group, SliceGroup)]
-        self.soft_masks = {name: SoftMask(group.pattern, self.thresholds[name]) for name, group in within.items()}
+        self.soft_masks = {
+            name: SoftMask(group.pattern, self.thresholds[name], model.get_submodule(name.rpartition(".")[0]))
+            for name, group in within.items()
+        }
         self.gates = Gates(across, self._open_gates)
         self.attach(model, self.soft_masks | self.gates.parametrizations)
         if across:
@@ -265,6 +271,8 @@ class PDP(Pruner):
             self._fix_budget()
             self._harden()
         self.gates.close()
+        for soft_mask in self.soft_masks.values():
+            soft_mask.recomputed.remove()
         self.detach()
         return self.masks
 

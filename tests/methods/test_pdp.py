@@ -17,7 +17,7 @@ def soft_mask(weight, sparsity, tau, *, relative=False, differentiable=False, pa
     pattern = pattern or Unstructured()
     threshold = Threshold(relative=relative, differentiable=differentiable)
     threshold.set(pattern.units(weight.detach().abs()), sparsity, tau)
-    return SoftMask(pattern, threshold)
+    return SoftMask(pattern, threshold, nn.Module())
 
 
 def randn(*shape, seed=0):
@@ -41,7 +41,7 @@ def test_the_mask_is_a_half_at_the_threshold_and_the_slope_is_the_closed_form():
     threshold = Threshold(relative=False, differentiable=False)
     threshold.squared = torch.tensor([[t**2]], dtype=torch.float64)
     threshold.temperature = torch.tensor([[tau]], dtype=torch.float64)
-    effective = SoftMask(Unstructured(), threshold)(weight)
+    effective = SoftMask(Unstructured(), threshold, nn.Module())(weight)
     effective.sum().backward()
     assert effective[0, 0].item() == pytest.approx(t / 2)
     assert weight.grad[0, 0].item() == pytest.approx(0.5 + t**2 / (2 * tau))  # 2.5
