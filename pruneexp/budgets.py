@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pruneexp.masks import count_to_prune
-from pruneexp.selection import keep_largest
+from pruneexp.selection import boundary
 
 
 class Budget(ABC):
@@ -84,9 +84,24 @@ class Global(UnitBudget):
     """All layers compete: each loses as many units as it has among the smallest scores of the whole model."""
 
     def counts(self, scores: Mapping[str, Tensor], to_prune: int) -> dict[str, int]:
-        """How many of the `to_prune` smallest scores are in each layer, the best unit of each layer left out."""
-        pruned = ~keep_largest(_pool(scores)[None], to_prune)[0]
-        return _count_by_layer(pruned, scores)
+        """How many of the `to_prune` smallest scores are in each layer, the best unit of each layer left out.
+
+        Of those equal to the largest of them the ones in the first layers stay.
+        """
+        if to_prune == 0:
+            return dict.fromkeys(scores, 0)
+        pool = _pool(scores)
+        _, smallest_kept = boundary(pool[None], to_prune)
+        parts = pool.split([layer.numel() for layer in scores.values()])
+        counts = {name: int((part < smallest_kept).sum()) for name, part in zip(scores, parts, strict=True)}
+        left = to_prune - sum(counts.values())
+        for name, part in reversed(list(zip(scores, parts, strict=True))):
+            if left == 0:
+                break
+            tied = min(left, int((part == smallest_kept).sum()))
+            counts[name] += tied
+            left -= tied
+        return counts
 
     def counts_of_sizes(
         self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]
@@ -112,11 +127,14 @@ class Global(UnitBudget):
 
 def _pool(scores: Mapping[str, Tensor]) -> Tensor:
     """All scores in a row, the best of each layer infinite."""
-    pool = torch.cat([layer.detach().flatten() for layer in scores.values()])
+    first = next(iter(scores.values()))
+    pool = first.new_empty(sum(layer.numel() for layer in scores.values()))
     start = 0
-    for layer in scores.values():
-        pool[start + int(layer.argmax())] = float("inf")
-        start += layer.numel()
+    for layer in scores.values():  # which may be computed when it is asked for
+        part = pool[start : start + layer.numel()]
+        part.copy_(layer.detach().flatten())
+        part[part.argmax()] = float("inf")
+        start += len(part)
     return pool
 
 

@@ -10,8 +10,9 @@ implementation would have it. The time of `nothing` (a small step of the weights
 
 Variants run in one process, one after the other in every round, and medians over rounds are printed: the machine's
 mood hits all alike. With --cpu-time they are of the process's CPU seconds instead of the clock's. Peak memory is taken
-in processes of its own, over two steps, the median of --peaks of them: on a GPU what the allocator gave out, on a
-CPU how far the resident set (VmHWM, Linux only) rose above that of the process with all imports done.
+in processes of its own, the median of --peaks of them: what torch's allocator had given out at most, the same in every
+run; and on a CPU also how far the resident set (VmHWM, Linux only) rose above that of the process with all imports
+done, with what the C library keeps of freed memory and what is not torch's.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarked_models import EXCLUDE, Step, network, pdp_on, seconds
 from mask_work import PLAIN, mask_work
@@ -108,33 +110,54 @@ def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     return {
         **{f"{key}_step_ms": 1000 * value for key, value in figures.items()},
         **{f"{key}_over_dense": figures[key] / figures["dense"] for key in ("static", "pdp")},
-        **{f"{key}_peak_mib": value for key, value in peaks.items()},
-        **{f"{key}_peak_over_dense": peaks[key] / peaks["dense"] for key in ("static", "pdp")},
+        **{f"{key}_{kind}_mib": peak[kind] for key, peak in peaks.items() for kind in peak},
+        **{
+            f"{key}_{kind}_over_dense": peaks[key][kind] / peaks["dense"][kind]
+            for key in ("static", "pdp")
+            for kind in peaks["dense"]
+        },
     }
 
 
-def peak_in_child(variant: str) -> float:
-    """The peak memory of one variant in MiB, in a process of its own with the arguments of this one."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", variant]
+def peaks_in_child(variant: str) -> dict[str, float]:
+    """The peaks of one variant in MiB, in a process of its own with the arguments of this one."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--peaks-of", variant]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(result.stdout.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])
 
 
-def median_peaks(processes: int) -> dict[str, float]:
-    """The median peak of each variant over several processes, variants in turn: pages of one process vary by 5 %."""
-    peaks = [{variant: peak_in_child(variant) for variant in STEP_VARIANTS} for _ in range(processes)]
-    return {variant: statistics.median(peak[variant] for peak in peaks) for variant in STEP_VARIANTS}
+def median_peaks(processes: int) -> dict[str, dict[str, float]]:
+    """The median peaks of each variant over several processes, variants in turn: pages of one process vary by 5 %."""
+    found = [{variant: peaks_in_child(variant) for variant in STEP_VARIANTS} for _ in range(processes)]
+    return {
+        variant: {kind: statistics.median(peaks[variant][kind] for peaks in found) for kind in found[0][variant]}
+        for variant in STEP_VARIANTS
+    }
 
 
-def peak_of(variant: str, name: str, arguments: argparse.Namespace) -> float:
+def peaks_of(variant: str, name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """The same, measured here; the process must have done nothing else."""
-    before = 0.0 if arguments.device == "cuda" else resident("VmRSS")
+    before = resident("VmRSS")
     step = step_of(variant, name, arguments)
     for _ in range(2):  # the optimizer's state is there from the second on
         step()
     if arguments.device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resident("VmHWM") - before
+        return {"allocated": torch.cuda.max_memory_allocated() / 2**20}
+    peak = resident("VmHWM") - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    return {"allocated": allocated(profiler), "resident": peak}
+
+
+def allocated(profiler: profile) -> float:
+    """The most that torch had allocated at one time on the CPU, in MiB."""
+    events, most = list(profiler.profiler.kineto_results.experimental_event_tree()), 0
+    while events:
+        event = events.pop()
+        events.extend(event.children)
+        if event.name == "[memory]":
+            most = max(most, event.extra_fields.total_allocated)
+    return most / 2**20
 
 
 def resident(field: str) -> float:
@@ -175,7 +198,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--variants", nargs="*", choices=sorted(PLAIN), default=list(PLAIN), help="besides static, pdp")
     parser.add_argument("--overrides", nargs="*", default=[], help="of the method's config, such as method.tau=0.1")
-    parser.add_argument("--peak-of", choices=STEP_VARIANTS, help=argparse.SUPPRESS)  # what the child processes run
+    parser.add_argument("--peaks-of", choices=STEP_VARIANTS, help=argparse.SUPPRESS)  # what the child processes run
     arguments = parser.parse_args()
     if not (arguments.mask_work or arguments.step):
         parser.error("give --mask-work MODEL or --step MODEL")
@@ -186,8 +209,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.peak_of:
-        print(peak_of(arguments.peak_of, arguments.step, arguments))
+    if arguments.peaks_of:
+        print(json.dumps(peaks_of(arguments.peaks_of, arguments.step, arguments)))
         return
     figures = machine(arguments)
     if arguments.mask_work:

@@ -25,6 +25,20 @@ def test_global_leaves_the_best_weight_of_a_weak_layer():
     assert budget == {"weak": 2 / 3, "strong": 3 / 7}
 
 
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=8), min_size=1, max_size=5), st.floats(0, 0.9))
+def test_global_with_ties_is_the_plain_order_in_which_the_first_of_equals_stay(values, sparsity):
+    layers = {f"layer{i}": torch.tensor(layer, dtype=torch.float32) for i, layer in enumerate(values)}
+    best = {(name, int(layer.argmax())) for name, layer in layers.items()}
+    others = [(name, i) for name, layer in layers.items() for i in range(len(layer)) if (name, i) not in best]
+    to_prune = round(sparsity * sum(map(len, values)))
+    if to_prune > len(others):
+        return
+    order = sorted(reversed(others), key=lambda unit: layers[unit[0]][unit[1]])
+    pruned = [name for name, _ in order[:to_prune]]
+    expected = {name: pruned.count(name) / len(layer) for name, layer in layers.items()}
+    assert Global()(layers, sparsity) == expected
+
+
 def test_uniform_hands_out_the_rounding():
     budget = Uniform()(scores([(3,), (3,), (4,)]), 0.5)
     counts = [round(budget[f"layer{i}"] * n) for i, n in enumerate((3, 3, 4))]

@@ -23,6 +23,7 @@ from torch.nn.utils import parametrize
 from pruneexp.budgets import Budget
 from pruneexp.datasets.base import Batch
 from pruneexp.groups import Group, merged
+from pruneexp.magnitudes import Magnitudes
 from pruneexp.masks import Masks, sparsity
 from pruneexp.patterns import Pattern
 from pruneexp.prunable import groups_of
@@ -184,6 +185,11 @@ class Pruner(Method):
         self.schedule.check(self.target, setting.timeline)
         self.check_target()
 
+    @property
+    def magnitudes(self) -> Magnitudes:
+        """|w| of every prunable weight."""
+        return Magnitudes(self.weights)
+
     def check_target(self) -> None:
         """Raises ValueError if the groups cannot reach the target."""
         if self.pattern.fixed_sparsity is None:
@@ -198,10 +204,9 @@ class Pruner(Method):
         if self.pattern.fixed_sparsity is not None:
             return dict.fromkeys(self.groups, sparsity)
         sizes = self._unit_sizes()
-        scores = {
-            name: values[name] if sizes[name] == 1 else group.scores(values) for name, group in self.groups.items()
-        }
-        return self.budget(scores, sparsity, sizes)
+        if all(sizes.get(name) == 1 for name in values):
+            return self.budget(values, sparsity)
+        return self.budget({name: group.scores(values) for name, group in self.groups.items()}, sparsity, sizes)
 
     def pruned(self, values: Mapping[str, Tensor], budget: Mapping[str, float]) -> Masks:
         """The masks that prune in each group its sparsity of the units with the smallest values."""
@@ -230,7 +235,7 @@ class Scored(Pruner):
         self.current = 0.0
 
     @abstractmethod
-    def scores(self, step: int) -> dict[str, Tensor]:
+    def scores(self, step: int) -> Mapping[str, Tensor]:
         """Non-negative scores, dense name -> tensor of the weight's shape; larger = keep."""
 
     def before_step(self, step: int) -> bool:

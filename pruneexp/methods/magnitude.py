@@ -7,6 +7,8 @@ arXiv 1710.01878): pruned weights get no gradient and stay pruned.
     prune-run method=gmp model=resnet20 dataset=cifar10 sparsity=0.9
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from pruneexp.methods.base import Scored
@@ -15,6 +17,6 @@ from pruneexp.methods.base import Scored
 class Magnitude(Scored):
     """Scores |w|."""
 
-    def scores(self, step: int) -> dict[str, Tensor]:
+    def scores(self, step: int) -> Mapping[str, Tensor]:
         """|w| of every prunable weight."""
-        return {name: weight.detach().abs() for name, weight in self.weights.items()}
+        return self.magnitudes

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneexp.gates import Gates
-from pruneexp.groups import Group, SliceGroup
+from pruneexp.groups import SliceGroup
 from pruneexp.masks import Masks, count_to_prune
 from pruneexp.methods.base import Pruner, Setting
 from pruneexp.patterns import TensorGroup, TensorPattern
@@ -189,15 +189,9 @@ class PDP(Pruner):
             if self.pattern.single_weights and not self.threshold_gradient:
                 scores = in_memory_order(self.weights[name]).reshape(1, -1)  # no copy of the magnitudes
             else:
-                scores = group.scores(self._magnitudes(group))
+                scores = group.scores(self.magnitudes)
             self.thresholds[name].set(scores, self.current[name], tau)
         return False
-
-    @torch.no_grad()
-    def _magnitudes(self, group: Group | None = None) -> dict[str, Tensor]:
-        """|w| of the weights of a group, None for all."""
-        names = self.weights if group is None else group.parameters
-        return {name: self.weights[name].abs() for name in names}
 
     def _open_gates(self) -> dict[str, Tensor]:
         """m of each unit of the groups that span several parameters; gradient flows back to their weights."""
@@ -210,10 +204,10 @@ class PDP(Pruner):
 
     def _fix_budget(self) -> None:
         if not self.final:
-            self.final = self.layer_budget(self._magnitudes(), self.target)
+            self.final = self.layer_budget(self.magnitudes, self.target)
 
     def _harden(self) -> None:
-        self.masks = self.pruned(self._magnitudes(), self.final)
+        self.masks = self.pruned(self.magnitudes, self.final)
         self.current = dict(self.final)
         for threshold in self.thresholds.values():
             threshold.clear()
@@ -237,7 +231,7 @@ class PDP(Pruner):
         if not self.masks:
             for name, sparsity in self.current.items():
                 group = self.groups[name]
-                keep = group.keep(self._magnitudes(group), sparsity)
+                keep = group.keep(self.magnitudes, sparsity)
                 if name in self.soft_masks:
                     self.soft_masks[name].hard = group.masks(keep)[name]
                 else:
@@ -257,7 +251,7 @@ class PDP(Pruner):
             threshold = self.thresholds[name]
             if threshold.squared is None:
                 continue
-            mask = threshold.mask(group.scores(self._magnitudes(group)))
+            mask = threshold.mask(group.scores(self.magnitudes))
             thresholds.append(threshold.squared.sqrt().mean().item())
             undecided += int(((mask > 0.01) & (mask < 0.99)).sum())
             total += mask.numel()

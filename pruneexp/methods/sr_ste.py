@@ -76,8 +76,7 @@ class SRSTE(Pruner):
 
     @torch.no_grad()
     def _choose(self, wanted: float) -> None:
-        scores = {name: weight.abs() for name, weight in self.weights.items()}
-        for name, mask in self.pruned(scores, self.layer_budget(scores, wanted)).items():
+        for name, mask in self.pruned(self.magnitudes, self.layer_budget(self.magnitudes, wanted)).items():
             self.refined[name].mask = mask
 
     def sparsity(self) -> float:
