@@ -10,9 +10,9 @@ implementation would have it. The time of `nothing` (a small step of the weights
 
 Variants run in one process, one after the other in every round, and medians over rounds are printed: the machine's
 mood hits all alike. With --cpu-time they are of the process's CPU seconds instead of the clock's. Peak memory is taken
-in processes of its own, the median of --peaks of them: what torch's allocator had given out at most, the same in every
-run; and on a CPU also how far the resident set (VmHWM, Linux only) rose above that of the process with all imports
-done, with what the C library keeps of freed memory and what is not torch's.
+in processes of its own: what torch's allocator had given out at most, the same in every run; and on a CPU also how far
+the resident set (VmHWM, Linux only) rose above that of the process with all imports done, the median of --peaks
+processes: it has what the C library keeps of freed memory, and what is not torch's.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def step_of(variant: str, name: str, arguments: argparse.Namespace) -> Step:
 
 def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of a training step by variant, peak memory, and both over dense."""
-    peaks = median_peaks(arguments.peaks)
+    peaks = median_peaks(arguments)
     variants = {variant: step_of(variant, name, arguments) for variant in STEP_VARIANTS}
     figures = seconds(variants, arguments)
     return {
@@ -119,34 +119,44 @@ def whole_step(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def peaks_in_child(variant: str) -> dict[str, float]:
-    """The peaks of one variant in MiB, in a process of its own with the arguments of this one."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--peaks-of", variant]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
+def peak_in_child(kind: str, variant: str) -> float:
+    """The peak of one kind and variant in MiB, in a process of its own with the arguments of this one."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind, variant]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)  # the profiler has much to say
+    if result.returncode:
+        sys.exit(result.stderr)
+    return float(result.stdout.splitlines()[-1])
 
 
-def median_peaks(processes: int) -> dict[str, dict[str, float]]:
-    """The median peaks of each variant over several processes, variants in turn: pages of one process vary by 5 %."""
-    found = [{variant: peaks_in_child(variant) for variant in STEP_VARIANTS} for _ in range(processes)]
-    return {
-        variant: {kind: statistics.median(peaks[variant][kind] for peaks in found) for kind in found[0][variant]}
-        for variant in STEP_VARIANTS
-    }
+def median_peaks(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The peaks of each variant by kind: the median over processes, variants in turn, since pages vary by 5 %."""
+    processes = {"allocated": 1} if arguments.device == "cuda" else {"allocated": 1, "resident": arguments.peaks}
+    found: dict[str, dict[str, float]] = {variant: {} for variant in STEP_VARIANTS}
+    for kind, count in processes.items():
+        rounds = [{variant: peak_in_child(kind, variant) for variant in STEP_VARIANTS} for _ in range(count)]
+        for variant in STEP_VARIANTS:
+            found[variant][kind] = statistics.median(peaks[variant] for peaks in rounds)
+    return found
 
 
-def peaks_of(variant: str, name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """The same, measured here; the process must have done nothing else."""
-    before = resident("VmRSS")
-    step = step_of(variant, name, arguments)
-    for _ in range(2):  # the optimizer's state is there from the second on
-        step()
+def peak_of(kind: str, variant: str, name: str, arguments: argparse.Namespace) -> float:
+    """The same, measured here over two steps; the process must have done nothing else."""
+
+    def work() -> None:
+        step = step_of(variant, name, arguments)
+        for _ in range(2):  # the optimizer's state is there from the second on
+            step()
+
+    if kind == "resident":
+        before = resident("VmRSS")
+        work()
+        return resident("VmHWM") - before
     if arguments.device == "cuda":
-        return {"allocated": torch.cuda.max_memory_allocated() / 2**20}
-    peak = resident("VmHWM") - before
+        work()
+        return torch.cuda.max_memory_allocated() / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    return {"allocated": allocated(profiler), "resident": peak}
+        work()
+    return allocated(profiler)
 
 
 def allocated(profiler: profile) -> float:
@@ -198,7 +208,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--variants", nargs="*", choices=sorted(PLAIN), default=list(PLAIN), help="besides static, pdp")
     parser.add_argument("--overrides", nargs="*", default=[], help="of the method's config, such as method.tau=0.1")
-    parser.add_argument("--peaks-of", choices=STEP_VARIANTS, help=argparse.SUPPRESS)  # what the child processes run
+    parser.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)  # kind and variant: what child processes run
     arguments = parser.parse_args()
     if not (arguments.mask_work or arguments.step):
         parser.error("give --mask-work MODEL or --step MODEL")
@@ -209,8 +219,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.peaks_of:
-        print(json.dumps(peaks_of(arguments.peaks_of, arguments.step, arguments)))
+    if arguments.peak_of:
+        print(peak_of(*arguments.peak_of, arguments.step, arguments))
         return
     figures = machine(arguments)
     if arguments.mask_work:
