@@ -38,11 +38,13 @@ class Budget(ABC):
         counted = {name: layer.numel() for name, layer in scores.items()}
         sizes = unit_sizes or dict.fromkeys(scores, 1)
         self.check(counted, sparsity, sizes)
-        counts = self._counts(scores, sparsity, sizes)
+        counts = self._counts(scores, count_to_prune(sparsity, sum(counted.values())), sparsity, sizes)
         return {name: counts[name] / units for name, units in counted.items()}
 
-    def _counts(self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]) -> dict[str, int]:
-        return self.counts(scores, count_to_prune(sparsity, sum(layer.numel() for layer in scores.values())))
+    def _counts(
+        self, scores: Mapping[str, Tensor], to_prune: int, sparsity: float, sizes: Mapping[str, int]
+    ) -> dict[str, int]:
+        return self.counts(scores, to_prune)
 
     def check(self, counts: Mapping[str, int], sparsity: float, sizes: Mapping[str, int]) -> None:
         """Raises ValueError if the sparsity would keep fewer weights than there are in one unit of each layer.
@@ -67,10 +69,12 @@ class Budget(ABC):
 class UnitBudget(Budget):
     """A budget that also spreads sparsity over units of several weights."""
 
-    def _counts(self, scores: Mapping[str, Tensor], sparsity: float, sizes: Mapping[str, int]) -> dict[str, int]:
+    def _counts(
+        self, scores: Mapping[str, Tensor], to_prune: int, sparsity: float, sizes: Mapping[str, int]
+    ) -> dict[str, int]:
         if any(size > 1 for size in sizes.values()):
             return self.counts_of_sizes(scores, sparsity, sizes)
-        return super()._counts(scores, sparsity, sizes)
+        return super()._counts(scores, to_prune, sparsity, sizes)
 
     @abstractmethod
     def counts_of_sizes(
@@ -90,12 +94,11 @@ class Global(UnitBudget):
         """
         if to_prune == 0:
             return dict.fromkeys(scores, 0)
-        pool = _pool(scores)
+        pool, parts = _pool(scores)
         _, smallest_kept = boundary(pool[None], to_prune)
-        parts = pool.split([layer.numel() for layer in scores.values()])
-        counts = {name: int((part < smallest_kept).sum()) for name, part in zip(scores, parts, strict=True)}
+        counts = {name: int((part < smallest_kept).sum()) for name, part in parts.items()}
         left = to_prune - sum(counts.values())
-        for name, part in reversed(list(zip(scores, parts, strict=True))):
+        for name, part in reversed(parts.items()):
             if left == 0:
                 break
             tied = min(left, int((part == smallest_kept).sum()))
@@ -110,8 +113,8 @@ class Global(UnitBudget):
 
         A unit that is larger than what is left of the target is passed over, so that smaller ones fill it up.
         """
-        pool = _pool(scores)
-        size = torch.cat([torch.full((layer.numel(),), sizes[name]) for name, layer in scores.items()])
+        pool, parts = _pool(scores)
+        size = torch.cat([torch.full((len(part),), sizes[name]) for name, part in parts.items()])
         order = pool.cpu().argsort(stable=True)[: len(pool) - len(scores)]  # infinite scores come last
         left = round(sparsity * int(size.sum()))
         fits = size[order].cumsum(0) <= left
@@ -122,26 +125,18 @@ class Global(UnitBudget):
             if size[unit] <= left:
                 pruned[unit] = True
                 left -= int(size[unit])
-        return _count_by_layer(pruned, scores)
+        by_layer = pruned.split([len(part) for part in parts.values()])
+        return {name: int(layer.sum()) for name, layer in zip(parts, by_layer, strict=True)}
 
 
-def _pool(scores: Mapping[str, Tensor]) -> Tensor:
-    """All scores in a row, the best of each layer infinite."""
-    first = next(iter(scores.values()))
-    pool = first.new_empty(sum(layer.numel() for layer in scores.values()))
-    start = 0
-    for layer in scores.values():  # which may be computed when it is asked for
-        part = pool[start : start + layer.numel()]
-        part.copy_(layer.detach().flatten())
+def _pool(scores: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """All scores in a row, the best of each layer infinite, and the part of it that is each layer's."""
+    layers = {name: layer.detach().flatten() for name, layer in scores.items()}
+    pool = torch.cat(list(layers.values()))
+    parts = dict(zip(layers, pool.split([len(layer) for layer in layers.values()]), strict=True))
+    for part in parts.values():
         part[part.argmax()] = float("inf")
-        start += len(part)
-    return pool
-
-
-def _count_by_layer(chosen: Tensor, scores: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many are chosen in each layer. chosen: bool, in the order of `_pool`."""
-    parts = chosen.split([layer.numel() for layer in scores.values()])
-    return {name: int(part.sum()) for name, part in zip(scores, parts, strict=True)}
+    return pool, parts
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,15 @@ def dense_name(name: str) -> str:
     return name.replace("parametrizations.", "").removesuffix(".original") if "parametrizations." in name else name
 
 
+def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that a parameter is an attribute of, by dense name, and the attribute's name."""
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
+
+
 def stored_parameter(model: nn.Module, name: str) -> nn.Parameter:
     """The parameter that the optimizer sees under a dense name: the original one where it is parametrized."""
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
+    module, leaf = owner(model, name)
     if parametrize.is_parametrized(module, leaf):
         return module.parametrizations[leaf].original
     return getattr(module, leaf)

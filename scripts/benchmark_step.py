@@ -32,6 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarked_models import EXCLUDE, Step, network, pdp_on, seconds
 from mask_work import PLAIN, mask_work
 from pruneexp.datasets.base import Batch, DataInfo
+from pruneexp.masks import owner
 from pruneexp.methods.base import Method
 from pruneexp.prunable import prunable
 from pruneexp.tasks.build import task_for
@@ -57,9 +58,7 @@ def method_on(variant: str, model: nn.Module, info: DataInfo, overrides: list[st
         return pdp_on(model, info, overrides)
     if variant == "static":
         for key, weight in prunable(model, EXCLUDE).items():
-            parametrize.register_parametrization(
-                model.get_submodule(key.rpartition(".")[0]), "weight", FixedMask(weight)
-            )
+            parametrize.register_parametrization(owner(model, key)[0], "weight", FixedMask(weight))
     return Method()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from benchmarked_models import EXCLUDE, SPARSITY, network, pdp_on, seconds
-from pruneexp.masks import count_to_prune
+from pruneexp.masks import count_to_prune, owner
 from pruneexp.prunable import prunable
 
 TAU = 0.02  # of the plain variants, relative to t^2, as in configs/method/pdp.yaml
@@ -63,7 +63,7 @@ def mask_work(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     gradients = {key: torch.randn_like(weight) for key, weight in plain.items()}
     fixed = {key: (weight.abs() > weight.abs().median()).to(weight) for key, weight in plain.items()}
     method = pdp_on(model, info, arguments.overrides)
-    layers = {key: model.get_submodule(key.rpartition(".")[0]) for key in plain}
+    layers = {key: owner(model, key)[0] for key in plain}
     for key, layer in layers.items():
         layer.forward = lambda layer=layer, gradient=gradients[key]: StandIn.apply(layer.weight, gradient)
     step = iter(range(1, 10**9))

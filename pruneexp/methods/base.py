@@ -24,7 +24,7 @@ from pruneexp.budgets import Budget
 from pruneexp.datasets.base import Batch
 from pruneexp.groups import Group, merged
 from pruneexp.magnitudes import Magnitudes
-from pruneexp.masks import Masks, sparsity
+from pruneexp.masks import Masks, owner, sparsity
 from pruneexp.patterns import Pattern
 from pruneexp.prunable import groups_of
 from pruneexp.schedules import Schedule, Timeline
@@ -133,8 +133,7 @@ class Method:
         `weights` and `companions` then hold the original ones.
         """
         for name, parametrization in parametrizations.items():
-            path, _, leaf = name.rpartition(".")
-            module = model.get_submodule(path)
+            module, leaf = owner(model, name)
             parametrize.register_parametrization(module, leaf, parametrization)
             held = self.companions if name in self.companions else self.weights
             held[name] = module.parametrizations[leaf].original

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pruneexp.gates import Gates
 from pruneexp.groups import SliceGroup
-from pruneexp.masks import Masks, count_to_prune
+from pruneexp.masks import Masks, count_to_prune, owner
 from pruneexp.methods.base import Pruner, Setting
 from pruneexp.patterns import TensorGroup, TensorPattern
 from pruneexp.recomputed import Recomputed
@@ -163,7 +163,7 @@ class PDP(Pruner):
         within = {name: group for name, group in self.groups.items() if isinstance(group, TensorGroup)}
         across = [group for group in self.groups.values() if isinstance(group, SliceGroup)]
         self.soft_masks = {
-            name: SoftMask(group.pattern, self.thresholds[name], model.get_submodule(name.rpartition(".")[0]))
+            name: SoftMask(group.pattern, self.thresholds[name], owner(model, name)[0])
             for name, group in within.items()
         }
         self.gates = Gates(across, self._open_gates)
